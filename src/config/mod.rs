@@ -1,0 +1,55 @@
+//! From protobuf to what runs: everything is compiled here, once.
+
+use crate::cluster::ClusterTable;
+use crate::observe::access_log::AccessLogFiles;
+use crate::observe::stats::Store;
+
+/// What every compiler of a resource needs.
+pub struct Context<'a> {
+    /// Where stat handles come from.
+    pub stats: &'a Store,
+    /// Where cluster slots come from.
+    pub clusters: &'a ClusterTable,
+    /// Where access-log files are opened; one writer for each path.
+    pub logs: &'a AccessLogFiles,
+    /// What the command line and the bootstrap say about the process.
+    pub process: &'a Process,
+}
+
+/// What is known of the process when resources are compiled.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// `node.id`.
+    pub node_id: String,
+    /// `node.cluster`.
+    pub node_cluster: String,
+    /// `envoy.reloadable_features.http_reject_path_with_fragment`; istiod sets it to false, and then a fragment is cut off.
+    pub strip_fragment: bool,
+}
+
+/// A resource that cannot be used, with the path of the field that is why.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{path}: {reason}")]
+pub struct ConfigError {
+    /// The field, such as `static_resources.listeners[0].filter_chains[0].filters[0]`.
+    pub path: String,
+    /// What was expected, or what is not supported.
+    pub reason: String,
+}
+
+impl ConfigError {
+    /// An error at a path.
+    pub fn new(path: impl Into<String>, reason: impl Into<String>) -> ConfigError {
+        ConfigError { path: path.into(), reason: reason.into() }
+    }
+
+    /// A field whose meaning is not built yet.
+    pub fn unsupported(path: impl Into<String>) -> ConfigError {
+        ConfigError::new(path, "not supported yet")
+    }
+}
+
+/// A field that is not supported must hold its default.
+pub fn refuse<T: Default + PartialEq>(value: &T, path: &str, field: &str) -> Result<(), ConfigError> {
+    if *value == T::default() { Ok(()) } else { Err(ConfigError::unsupported(format!("{path}.{field}"))) }
+}

@@ -1,0 +1,1 @@
+//! The tunnels of HBONE.

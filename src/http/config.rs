@@ -1,0 +1,1 @@
+//! What is compiled from `HttpConnectionManager`.

@@ -1,0 +1,5 @@
+//! HTTP: codecs, the connection manager and its rules.
+
+pub mod config;
+pub mod h1;
+pub mod rules;

@@ -1,0 +1,1 @@
+//! Envoy's rules for the head of a request and of a response.

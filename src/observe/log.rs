@@ -1,0 +1,1 @@
+//! Process logs in Envoy's format.

@@ -1,5 +1,7 @@
 //! From protobuf to what runs: everything is compiled here, once.
 
+pub mod convert;
+
 use crate::cluster::ClusterTable;
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
@@ -7,11 +9,13 @@ use crate::observe::stats::Store;
 /// What every compiler of a resource needs.
 pub struct Context<'a> {
     /// Where stat handles come from.
-    pub stats: &'a Store,
+    pub stats: &'a std::sync::Arc<Store>,
     /// Where cluster slots come from.
     pub clusters: &'a ClusterTable,
     /// Where access-log files are opened; one writer for each path.
     pub logs: &'a AccessLogFiles,
+    /// Where TLS secrets come from.
+    pub secrets: &'a crate::tls::SecretStore,
     /// What the command line and the bootstrap say about the process.
     pub process: &'a Process,
 }

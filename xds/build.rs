@@ -2,7 +2,13 @@
 //!
 //! The crate `envoy-types` ships the descriptors that its types were generated from; the messages that it lacks are in `proto/`.
 
-#![allow(clippy::panic, clippy::expect_used, clippy::unwrap_used, reason = "a build that cannot write the table must stop")]
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a build that cannot write the table must stop"
+)]
 
 #[path = "build/descriptor.rs"]
 mod descriptor;
@@ -44,12 +50,17 @@ fn compile(directory: &Path, shipped: &[u8]) -> FileDescriptorSet {
     let mut names = Vec::new();
     proto_files(directory, directory, &mut names);
     names.sort();
+    // None of the messages holds one, but an Any may.
+    names.push("google/protobuf/field_mask.proto".into());
     compiler.open_files(&names).unwrap_or_else(|error| panic!("{error:?}"));
-    FileDescriptorSet::decode(compiler.encode_file_descriptor_set().as_slice()).expect("protox writes a FileDescriptorSet")
+    FileDescriptorSet::decode(compiler.encode_file_descriptor_set().as_slice())
+        .expect("protox writes a FileDescriptorSet")
 }
 
 fn proto_files(root: &Path, directory: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).expect("proto/ is there").map(|entry| entry.expect("proto/ is readable").path()) {
+    for entry in
+        fs::read_dir(directory).expect("proto/ is there").map(|entry| entry.expect("proto/ is readable").path())
+    {
         if entry.is_dir() {
             proto_files(root, &entry, into);
         } else if entry.extension().is_some_and(|extension| extension == "proto") {
@@ -74,6 +85,9 @@ fn envoy_types_descriptors(here: &Path) -> PathBuf {
         println!("cargo:rerun-if-changed={root}/Cargo.lock");
     }
     let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let manifest = packages.iter().find(|package| package["name"] == "envoy-types").and_then(|package| package["manifest_path"].as_str());
+    let manifest = packages
+        .iter()
+        .find(|package| package["name"] == "envoy-types")
+        .and_then(|package| package["manifest_path"].as_str());
     Path::new(manifest.expect("envoy-types is a dependency")).with_file_name("src").join("generated/types.bin")
 }

@@ -97,17 +97,24 @@ pub fn build(files: &[File]) -> Vec<u8> {
         for field in sorted {
             let wanted = field.type_name.trim_start_matches('.');
             let r#type = match field.r#type {
-                TYPE_MESSAGE => *message_index.get(wanted).unwrap_or_else(|| panic!("{name}.{}: no {wanted}", field.name)),
+                TYPE_MESSAGE => {
+                    *message_index.get(wanted).unwrap_or_else(|| panic!("{name}.{}: no {wanted}", field.name))
+                }
                 TYPE_ENUM => *enum_index.get(wanted).unwrap_or_else(|| panic!("{name}.{}: no {wanted}", field.name)),
                 _ => u16::MAX,
             };
             let map = field.r#type == TYPE_MESSAGE && is_map_entry(types.messages[wanted].0);
-            assert_eq!(field.json_name, lower_camel(&field.name), "{name}: the table has no room for JSON names of their own");
+            assert_eq!(
+                field.json_name,
+                lower_camel(&field.name),
+                "{name}: the table has no room for JSON names of their own"
+            );
             fields.extend_from_slice(&u32::try_from(field.number).unwrap().to_le_bytes());
             strings.put(&mut fields, &field.name);
             fields.extend_from_slice(&[u8::try_from(field.r#type).unwrap(), flags(field, *proto3, map)]);
             fields.extend_from_slice(&r#type.to_le_bytes());
-            let oneof = field.oneof_index.filter(|_| !field.proto3_optional).map_or(u16::MAX, |at| u16::try_from(at).unwrap());
+            let oneof =
+                field.oneof_index.filter(|_| !field.proto3_optional).map_or(u16::MAX, |at| u16::try_from(at).unwrap());
             fields.extend_from_slice(&oneof.to_le_bytes());
             count += 1;
         }
@@ -141,7 +148,10 @@ pub fn build(files: &[File]) -> Vec<u8> {
 }
 
 fn index<'a>(names: impl Iterator<Item = &'a String>) -> HashMap<&'a str, u16> {
-    names.enumerate().map(|(at, name)| (name.as_str(), u16::try_from(at).expect("the table has room for 65535 types"))).collect()
+    names
+        .enumerate()
+        .map(|(at, name)| (name.as_str(), u16::try_from(at).expect("the table has room for 65535 types")))
+        .collect()
 }
 
 fn is_map_entry(message: &Descriptor) -> bool {

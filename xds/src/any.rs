@@ -51,7 +51,9 @@ pub fn pack<M: Message + Name>(message: &M) -> Any {
 
 fn is_typed_struct(any: &Any) -> bool {
     let name = last(&any.type_url);
-    [typed_struct::udpa_v1::TypedStruct::full_name(), typed_struct::xds_v3::TypedStruct::full_name()].iter().any(|known| known == name)
+    [typed_struct::udpa_v1::TypedStruct::full_name(), typed_struct::xds_v3::TypedStruct::full_name()]
+        .iter()
+        .any(|known| known == name)
 }
 
 /// Type URL and content, in JSON without the detour over Rust's Struct, which would lose the order and depth.

@@ -5,6 +5,7 @@ use std::ops::Range;
 static TABLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"));
 
 const MESSAGE_COUNT: usize = 0;
+#[cfg(test)]
 const ENUM_COUNT: usize = 4;
 const MESSAGES: usize = 8;
 const FIELDS: usize = 12;
@@ -128,6 +129,7 @@ impl Message {
     }
 
     /// The fields, by number.
+    #[cfg(test)]
     pub fn fields(self) -> impl Iterator<Item = Field> {
         self.field_range().map(Field::read)
     }
@@ -176,7 +178,13 @@ impl Field {
             _ => Kind::Bytes,
         };
         let oneof = Some(u16_at(at + 14)).filter(|oneof| *oneof != u16::MAX);
-        Self { number: u32::try_from(u32_at(at)).unwrap_or_default(), name: Self::name_at(index), kind, oneof, flags: u8_at(at + 11) }
+        Self {
+            number: u32::try_from(u32_at(at)).unwrap_or_default(),
+            name: Self::name_at(index),
+            kind,
+            oneof,
+            flags: u8_at(at + 11),
+        }
     }
 
     pub fn is_repeated(self) -> bool {
@@ -304,7 +312,10 @@ fn i32_at(at: usize) -> i32 {
 /// A string by its offset and length.
 fn text_at(at: usize) -> &'static str {
     let start = section(STRINGS) + u32_at(at);
-    TABLE.get(start..start + usize::from(u16_at(at + 4))).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    TABLE
+        .get(start..start + usize::from(u16_at(at + 4)))
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -318,9 +329,17 @@ mod tests {
         for message in all {
             assert!(Message::find(message.name()) == Some(message), "{}", message.name());
             for field in message.fields() {
-                assert!(message.field(field.name).is_some_and(|found| found.number == field.number), "{}.{}", message.name(), field.name);
+                assert!(
+                    message.field(field.name).is_some_and(|found| found.number == field.number),
+                    "{}.{}",
+                    message.name(),
+                    field.name
+                );
                 assert!(message.number(field.number).is_some_and(|found| found.name == field.name));
-                assert_eq!(field.map().is_some(), matches!(field.kind, Kind::Message(m) if m.shape() == Shape::MapEntry));
+                assert_eq!(
+                    field.map().is_some(),
+                    matches!(field.kind, Kind::Message(m) if m.shape() == Shape::MapEntry)
+                );
             }
         }
         assert!(Message::find("envoy.config.core.v3.Nod").is_none());

@@ -153,7 +153,15 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_malformed() {
-        for bytes in [&b"\x08"[..], b"\x08\x80", b"\x0a\x05abc", b"\x09abc", b"\x0dab", b"\x0b", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
+        for bytes in [
+            &b"\x08"[..],
+            b"\x08\x80",
+            b"\x0a\x05abc",
+            b"\x09abc",
+            b"\x0dab",
+            b"\x0b",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
             assert_eq!(Reader(bytes).next(), Err(Malformed), "{bytes:?}");
         }
     }

@@ -8,7 +8,7 @@
 //! * A key that occurs twice counts the second time; of several documents the first counts.
 
 use crate::Error;
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 use serde_json::{Map, Value};
 use std::{borrow::Cow, collections::HashMap};
 
@@ -75,10 +75,10 @@ impl Builder {
             let (event, span) = next.map_err(|error| scan_error(&error))?;
             match event {
                 Event::Scalar(text, style, anchor, tag) => self.scalar(&text, style, tag.as_deref(), anchor, dialect),
-                Event::SequenceStart(anchor, tag) => self.begin(Open::List(Vec::new()), anchor, tag.as_deref(), span),
-                Event::MappingStart(anchor, tag) => self.begin(Open::Object(Map::new(), None), anchor, tag.as_deref(), span),
+                Event::SequenceStart(anchor, _) => self.begin(Open::List(Vec::new()), anchor),
+                Event::MappingStart(anchor, _) => self.begin(Open::Object(Map::new(), None), anchor),
                 Event::SequenceEnd | Event::MappingEnd => self.end(),
-                Event::Alias(anchor) => self.alias(anchor, span),
+                Event::Alias(anchor) => self.alias(anchor),
                 Event::DocumentEnd => break,
                 Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) => Ok(()),
             }
@@ -91,22 +91,33 @@ impl Builder {
         matches!(self.open.last(), Some((Open::Object(_, None), ..)))
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, anchor: usize, dialect: Dialect) -> Result<(), String> {
-        let value = match dialect {
-            Dialect::Yaml => resolve(text, style, tag),
-            Dialect::Json => resolve_json(text, style)?,
-        };
+    fn scalar(
+        &mut self,
+        text: &str,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+        anchor: usize,
+        dialect: Dialect,
+    ) -> Result<(), String> {
         if self.awaits_key() {
             if anchor != 0 {
-                self.anchors.insert(anchor, Anchored { value, size: 1 });
+                self.anchors.insert(anchor, Anchored { value: resolve(text, style, tag), size: 1 });
             }
             // yaml-cpp gives a key its text, whatever it looks like; only null has another name.
             let is_null = style == ScalarStyle::Plain && matches!(text, "" | "~" | "Null" | "NULL");
             let ignored = tag.is_some_and(|tag| tag.handle == "!" && tag.suffix == "ignore");
-            let key = if ignored { Key::Ignored } else { Key::Name(if is_null { "null".to_owned() } else { text.to_owned() }) };
+            let key = if ignored {
+                Key::Ignored
+            } else {
+                Key::Name(if is_null { "null".to_owned() } else { text.to_owned() })
+            };
             self.set_key(key);
             return Ok(());
         }
+        let value = match dialect {
+            Dialect::Yaml => resolve(text, style, tag),
+            Dialect::Json => resolve_json(text, style)?,
+        };
         self.put(value, anchor, 1);
         Ok(())
     }
@@ -117,7 +128,7 @@ impl Builder {
         }
     }
 
-    fn begin(&mut self, open: Open, anchor: usize, _tag: Option<&Tag>, _span: Span) -> Result<(), String> {
+    fn begin(&mut self, open: Open, anchor: usize) -> Result<(), String> {
         if self.awaits_key() {
             return Err("a key is a plain value, not a list or an object".to_owned());
         }
@@ -134,11 +145,14 @@ impl Builder {
             Open::List(list) => Value::Array(list),
             Open::Object(object, _) => Value::Object(object),
         };
-        self.put(value, anchor, self.completed - before + 1);
+        // What is within was counted as it came.
+        let size = self.completed.saturating_sub(before) + 1;
+        self.completed = before;
+        self.put(value, anchor, size);
         Ok(())
     }
 
-    fn alias(&mut self, anchor: usize, _span: Span) -> Result<(), String> {
+    fn alias(&mut self, anchor: usize) -> Result<(), String> {
         let Some(Anchored { value, size }) = self.anchors.get(&anchor) else {
             // The parser knows the anchor, so what it names has not ended: the value holds itself.
             return Err("a value cannot hold an alias of itself".to_owned());
@@ -153,7 +167,9 @@ impl Builder {
         }
         let value = value.clone();
         if self.awaits_key() {
-            let Value::String(name) = value else { return Err("a key is a plain value, not a list or an object".to_owned()) };
+            let Value::String(name) = value else {
+                return Err("a key is a plain value, not a list or an object".to_owned());
+            };
             self.set_key(Key::Name(name));
             return Ok(());
         }
@@ -245,13 +261,14 @@ fn integer(text: &str) -> Option<i64> {
         b'+' => (text.get(1..)?, false),
         _ => (text, false),
     };
-    let (digits, radix): (Cow<'_, str>, u32) = if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-        (hex.into(), 16)
-    } else if digits.len() > 1 && digits.starts_with('0') {
-        (digits.into(), 8)
-    } else {
-        (digits.into(), 10)
-    };
+    let (digits, radix): (Cow<'_, str>, u32) =
+        if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+            (hex.into(), 16)
+        } else if digits.len() > 1 && digits.starts_with('0') {
+            (digits.into(), 8)
+        } else {
+            (digits.into(), 10)
+        };
     if !digits.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return None;
     }

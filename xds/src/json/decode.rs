@@ -74,16 +74,25 @@ impl<'a> Decoder<'a> {
                 None => Ok(()),
             },
             (Shape::Duration, Value::String(text)) => match time::parse_duration(text) {
-                Ok(parts) => Ok(seconds_and_nanos(parts, out)),
+                Ok(parts) => {
+                    seconds_and_nanos(parts, out);
+                    Ok(())
+                }
                 Err(reason) => this.fail(reason),
             },
             (Shape::Duration, value) if !value.is_object() => this.fail(expected("a duration such as `1.5s`", value)),
             (Shape::Timestamp, Value::String(text)) => match time::parse_timestamp(text) {
-                Some(parts) => Ok(seconds_and_nanos(parts, out)),
+                Some(parts) => {
+                    seconds_and_nanos(parts, out);
+                    Ok(())
+                }
                 None => this.fail("this is not a time as of RFC 3339"),
             },
             (Shape::FieldMask, Value::String(text)) => match time::parse_field_mask(text) {
-                Some(paths) => Ok(paths.iter().for_each(|path| wire::put_bytes(out, 1, path.as_bytes()))),
+                Some(paths) => {
+                    paths.iter().for_each(|path| wire::put_bytes(out, 1, path.as_bytes()));
+                    Ok(())
+                }
                 None => this.fail("this is not a list of fields"),
             },
             // Envoy's parser also takes the fields of a Duration, a Timestamp, a FieldMask or a wrapper.
@@ -138,7 +147,12 @@ impl<'a> Decoder<'a> {
     }
 
     /// Envoy's parser takes a lone value for a list of one, and lists in a list for their items.
-    fn each(&mut self, value: &Value, index: &mut usize, f: &mut dyn FnMut(&mut Self, &Value) -> Result<(), Error>) -> Result<(), Error> {
+    fn each(
+        &mut self,
+        value: &Value,
+        index: &mut usize,
+        f: &mut dyn FnMut(&mut Self, &Value) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         match value {
             Value::Array(list) => self.deeper(|this| {
                 for value in list {
@@ -179,7 +193,10 @@ impl<'a> Decoder<'a> {
 
     fn bare(&mut self, value: &Value, field: Field, out: &mut Vec<u8>) -> Result<(), Error> {
         match scalar::from_json(value, field.kind) {
-            Ok(scalar) => Ok(wire::put_bare(out, scalar.raw())),
+            Ok(scalar) => {
+                wire::put_bare(out, scalar.raw());
+                Ok(())
+            }
             Err(refusal) => self.refuse(value, refusal),
         }
     }
@@ -217,7 +234,9 @@ impl<'a> Decoder<'a> {
         let Some(url) = object.get("@type") else { return self.fail("`@type` is missing") };
         let Value::String(url) = url else { return self.at_name("@type", |this| this.fail(expected("a string", url))) };
         let Some((_, name)) = url.rsplit_once('/').filter(|(host, _)| !host.is_empty()) else {
-            return self.at_name("@type", |this| this.fail(format!("`{url}` is not of the form `type.googleapis.com/` and a message")));
+            return self.at_name("@type", |this| {
+                this.fail(format!("`{url}` is not of the form `type.googleapis.com/` and a message"))
+            });
         };
         let Some(message) = Message::find(name) else {
             return self.at_name("@type", |this| this.fail(format!("unknown type `{url}`")));
@@ -225,8 +244,8 @@ impl<'a> Decoder<'a> {
         wire::put_bytes(out, 1, url.as_bytes());
         let mut inner = Vec::new();
         if is_value(message.shape()) {
-            for key in object.keys().filter(|key| *key != "@type" && *key != "value") {
-                self.at_name(key, |this| this.fail(format!("{name} in an Any has `value` alone")))?;
+            if let Some(key) = object.keys().find(|key| *key != "@type" && *key != "value") {
+                return self.at_name(key, |this| this.fail(format!("{name} in an Any has `value` alone")));
             }
             if let Some(value) = object.get("value") {
                 self.at_name("value", |this| this.message(value, message, &mut inner))?;
@@ -288,7 +307,14 @@ impl<'a> Decoder<'a> {
 pub fn is_value(shape: Shape) -> bool {
     match shape {
         Shape::Object | Shape::TypedStruct | Shape::MapEntry => false,
-        Shape::Any | Shape::Duration | Shape::Timestamp | Shape::FieldMask | Shape::Struct | Shape::Value | Shape::ListValue | Shape::Wrapper => true,
+        Shape::Any
+        | Shape::Duration
+        | Shape::Timestamp
+        | Shape::FieldMask
+        | Shape::Struct
+        | Shape::Value
+        | Shape::ListValue
+        | Shape::Wrapper => true,
     }
 }
 

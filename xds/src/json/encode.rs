@@ -3,8 +3,7 @@
 use super::{
     MAX_DEPTH, Options,
     decode::{Decoder, is_value},
-    scalar,
-    time,
+    scalar, time,
 };
 use crate::{
     Error,
@@ -69,7 +68,9 @@ impl Encoder {
             }
             Shape::Timestamp => {
                 let (seconds, nanos) = if hide == Hide::All { (0, 0) } else { seconds_and_nanos(wire)? };
-                time::format_timestamp(seconds, nanos).map(Value::String).ok_or_else(|| Error::new("", "this time is out of range"))
+                time::format_timestamp(seconds, nanos)
+                    .map(Value::String)
+                    .ok_or_else(|| Error::new("", "this time is out of range"))
             }
             Shape::FieldMask => {
                 let mut paths = Vec::new();
@@ -234,7 +235,10 @@ impl Encoder {
         while let Some((number, raw)) = reader.next()? {
             let (1, Raw::Len(entry)) = (number, raw) else { continue };
             let (name, value) = url_and_value(entry)?;
-            entries.insert(name.to_owned(), self.deeper(|this| this.value(&value, hide)).map_err(|error| error.within(name))?);
+            entries.insert(
+                name.to_owned(),
+                self.deeper(|this| this.value(&value, hide)).map_err(|error| error.within(name))?,
+            );
         }
         Ok(Value::Object(entries.into_iter().collect()))
     }

@@ -43,7 +43,8 @@ impl Options {
 
 /// Reads a JSON document. What Envoy's parser forgives (a comma behind the last item, bare or single-quoted names) is forgiven.
 pub fn parse(text: &str) -> Result<Value, Error> {
-    serde_json::from_str(text).or_else(|error| yaml::parse_lenient_json(text).ok_or_else(|| Error::new("", error.to_string())))
+    serde_json::from_str(text)
+        .or_else(|error| yaml::parse_lenient_json(text).ok_or_else(|| Error::new("", error.to_string())))
 }
 
 /// Turns JSON into the wire form of the message `full_name`.

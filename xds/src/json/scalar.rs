@@ -15,7 +15,9 @@ use std::borrow::Cow;
 /// Unpadded and forgiving about the last bits, as protobuf's parser is.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
-    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true).with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone),
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone),
 );
 
 /// A scalar on its way to the wire.
@@ -80,7 +82,9 @@ pub fn from_json(value: &Value, kind: Kind) -> Result<Scalar<'_>, Refusal> {
             _ => return Err(expected("a string", value).into()),
         },
         Kind::Bytes => match value {
-            Value::String(text) => Bytes(Cow::Owned(parse_base64(text).ok_or_else(|| "this is not base64".to_owned())?)),
+            Value::String(text) => {
+                Bytes(Cow::Owned(parse_base64(text).ok_or_else(|| "this is not base64".to_owned())?))
+            }
             _ => return Err(expected("a base64 string", value).into()),
         },
         Kind::Bool => Number(Raw::Varint(u64::from(boolean(value)?))),
@@ -213,7 +217,9 @@ pub fn to_json(raw: Raw<'_>, kind: Kind) -> Result<Value, Malformed> {
         (Kind::Bool, Raw::Varint(value)) => Value::Bool(value != 0),
         (Kind::Double, Raw::I64(bits)) => float(f64::from_bits(bits), |value| value),
         // Through its own shortest decimal, so that 0.1f32 is shown as 0.1.
-        (Kind::Float, Raw::I32(bits)) => float(f32::from_bits(bits).into(), |value| (value as f32).to_string().parse().unwrap_or(value)),
+        (Kind::Float, Raw::I32(bits)) => {
+            float(f32::from_bits(bits).into(), |value| (value as f32).to_string().parse().unwrap_or(value))
+        }
         (Kind::Int64, Raw::Varint(value)) => Value::String((value as i64).to_string()),
         (Kind::Uint64, Raw::Varint(value)) => Value::String(value.to_string()),
         (Kind::Int32, Raw::Varint(value)) => Value::from(value as i32),

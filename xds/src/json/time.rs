@@ -11,7 +11,8 @@ pub fn parse_duration(text: &str) -> Result<(i64, i32), &'static str> {
     if !is_digits(whole) || fraction.is_some_and(|fraction| !is_digits(fraction) || fraction.len() > 9) {
         return Err("a duration is a number with up to nine decimals and `s`, as in `1.5s`");
     }
-    let seconds = whole.parse::<i64>().ok().filter(|seconds| *seconds <= MAX_SECONDS).ok_or("the duration is out of range")?;
+    let seconds =
+        whole.parse::<i64>().ok().filter(|seconds| *seconds <= MAX_SECONDS).ok_or("the duration is out of range")?;
     let nanos = parse_nanos(fraction.unwrap_or_default());
     Ok(if negative { (-seconds, -nanos) } else { (seconds, nanos) })
 }
@@ -24,14 +25,21 @@ pub fn format_duration(seconds: i64, nanos: i32) -> String {
 
 /// Reads RFC 3339 into seconds since 1970 and nanoseconds.
 pub fn parse_timestamp(text: &str) -> Option<(i64, i32)> {
-    let number = |range: std::ops::Range<usize>| text.get(range).filter(|digits| is_digits(digits)).and_then(|digits| digits.parse::<i64>().ok());
+    let number = |range: std::ops::Range<usize>| {
+        text.get(range).filter(|digits| is_digits(digits)).and_then(|digits| digits.parse::<i64>().ok())
+    };
     let is = |at: usize, c: u8| text.as_bytes().get(at) == Some(&c);
     if !(is(4, b'-') && is(7, b'-') && (is(10, b'T') || is(10, b't')) && is(13, b':') && is(16, b':')) {
         return None;
     }
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
     let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    let in_range = year >= 1 && (1..=12).contains(&month) && (1..=days_in(year, month)).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    let in_range = year >= 1
+        && (1..=12).contains(&month)
+        && (1..=days_in(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60;
     if !in_range {
         return None;
     }
@@ -67,7 +75,10 @@ pub fn format_timestamp(seconds: i64, nanos: i32) -> Option<String> {
     let (days, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
     let (year, month, day) = date_from_1970(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{}Z", format_nanos(nanos.unsigned_abs())))
+    Some(format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{}Z",
+        format_nanos(nanos.unsigned_abs())
+    ))
 }
 
 /// Reads `fooBar,baz` into `foo_bar` and `baz`.
@@ -112,8 +123,8 @@ fn parse_nanos(fraction: &str) -> i32 {
 fn format_nanos(nanos: u32) -> String {
     match nanos {
         0 => String::new(),
-        _ if nanos % 1_000_000 == 0 => format!(".{:03}", nanos / 1_000_000),
-        _ if nanos % 1000 == 0 => format!(".{:06}", nanos / 1000),
+        _ if nanos.is_multiple_of(1_000_000) => format!(".{:03}", nanos / 1_000_000),
+        _ if nanos.is_multiple_of(1000) => format!(".{:06}", nanos / 1000),
         _ => format!(".{nanos:09}"),
     }
 }
@@ -156,7 +167,22 @@ mod tests {
         assert_eq!(parse_duration("-0.5s"), Ok((0, -500_000_000)));
         assert_eq!(parse_duration("1.000000001s"), Ok((1, 1)));
         assert_eq!(parse_duration("315576000000s"), Ok((MAX_SECONDS, 0)));
-        for bad in ["5", "5ms", ".5s", "5.s", "1e1s", "+5s", "315576000001s", "", "s", "-s", "1.0000000001s", "99999999999999999999s", "5 s", "--5s"] {
+        for bad in [
+            "5",
+            "5ms",
+            ".5s",
+            "5.s",
+            "1e1s",
+            "+5s",
+            "315576000001s",
+            "",
+            "s",
+            "-s",
+            "1.0000000001s",
+            "99999999999999999999s",
+            "5 s",
+            "--5s",
+        ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
@@ -184,7 +210,16 @@ mod tests {
             assert_eq!(parse_timestamp(text), Some((seconds, nanos)));
         }
         assert_eq!(parse_timestamp("1970-01-01T02:00:00+02:00"), Some((0, 0)));
-        for bad in ["", "1970-01-01", "1970-02-29T00:00:00Z", "1970-01-01T24:00:00Z", "1970-01-01T00:00:00", "1970-01-01T00:00:00.Z", "1970-01-01T00:00:00+1:00", "é970-01-01T00:00:00Z"] {
+        for bad in [
+            "",
+            "1970-01-01",
+            "1970-02-29T00:00:00Z",
+            "1970-01-01T24:00:00Z",
+            "1970-01-01T00:00:00",
+            "1970-01-01T00:00:00.Z",
+            "1970-01-01T00:00:00+1:00",
+            "é970-01-01T00:00:00Z",
+        ] {
             assert_eq!(parse_timestamp(bad), None, "{bad}");
         }
         assert_eq!(format_timestamp(i64::MAX, 0), None);

@@ -24,6 +24,7 @@ mod error;
 pub mod json;
 pub mod messages;
 mod schema;
+mod wire;
 pub mod yaml;
 
 pub use envoy_types::pb::{cel, envoy, google, opentelemetry};

@@ -64,8 +64,9 @@ impl H1Error {
         body: "Request Header Fields Too Large",
         ..Self::bad_request("http1.too_many_headers")
     };
-    /// Trailers over the limits of headers.
-    pub const TRAILERS_TOO_LARGE: Self = Self { details: "http1.trailers_too_large", ..Self::HEADERS_TOO_LARGE };
-    /// More trailers than `max_headers_count`.
-    pub const TOO_MANY_TRAILERS: Self = Self { details: "http1.too_many_trailers", ..Self::TOO_MANY_HEADERS };
+
+    /// The same for an error in a body: method and path are known by then.
+    pub(super) const fn in_body(self) -> Self {
+        Self { before_head: false, ..self }
+    }
 }

@@ -128,6 +128,20 @@ impl Tunnel {
         }
     }
 
+    /// Ready when the peer has reset the stream.
+    pub async fn gone(&mut self) {
+        let _ = std::future::poll_fn(|cx| self.send.poll_reset(cx)).await;
+    }
+
+    /// Whether the peer has reset the stream; the task is woken when it does.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.write_ended {
+            // A stream whose direction has ended is watched by reading.
+            return Poll::Pending;
+        }
+        self.send.poll_reset(cx).map(|_| ())
+    }
+
     /// Ends our direction (END_STREAM).
     pub fn finish(&mut self) -> io::Result<()> {
         if !self.write_ended {

@@ -8,6 +8,7 @@
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/tools/setup.sh"
 started=$SECONDS
+whole=3500 # seconds for everything
 ci=${CI:-false}
 if [ "$ci" = true ]; then export CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never; fi
 export PYTHONDONTWRITEBYTECODE=1
@@ -25,6 +26,12 @@ part() {
   local name=$1 limit=$2 from=$SECONDS status
   shift 2
   wanted "$name" || return 0
+  if ((limit > started + whole - SECONDS)); then limit=$((started + whole - SECONDS)); fi
+  if ((limit < 1)); then
+    results+=("FAILED   $name: the hour is over")
+    failed=1
+    return 1
+  fi
   say "$name: $*"
   timeout --kill-after=10 "$limit" "$@"
   status=$?

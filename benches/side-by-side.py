@@ -44,7 +44,8 @@ import rig
 #   127.2.0.13:8000   sniffed            HTTP or TCP chain by http_inspector, to 127.1.0.13:8000
 #   127.2.0.13:443    TCP   mixed        plain pod, 127.1.0.13:8443
 #
-# Anything else has no filter chain: CONNECT is answered 200 and the stream ends. connect_terminate binds 0.0.0.0:15008, so a peer on
+# Anything else has no filter chain. Where the port is sniffed, CONNECT is answered 200 and the stream is reset (CONNECT_ERROR) when its first bytes
+# came; where sniffing is disabled the chain is looked for at once, and CONNECT is answered 503. connect_terminate binds 0.0.0.0:15008, so a peer on
 # 127.1.0.x:15008 must bind with SO_REUSEPORT; the kernel prefers the more specific address. 15008 takes only TLS 1.3 with a client certificate
 # from spiffe://cluster.local/ or spiffe://old.local/, and 100 streams per connection.
 HBONE_VIP, HBONE_PEER = "127.2.0.21:9080", "127.1.0.1:15008"

@@ -24,6 +24,7 @@ mod error;
 pub mod json;
 pub mod messages;
 mod schema;
+pub mod validate;
 mod wire;
 pub mod yaml;
 

@@ -278,7 +278,7 @@ pub fn type_name(url: &str) -> &str {
 }
 
 /// The fields of a message by number, those of a oneof that a later one replaced left out.
-fn fields(wire: &[u8], message: Message) -> Result<Vec<(Field, Vec<Raw<'_>>)>> {
+pub fn fields(wire: &[u8], message: Message) -> Result<Vec<(Field, Vec<Raw<'_>>)>> {
     let mut found: Vec<(Field, Vec<Raw<'_>>)> = Vec::new();
     let mut reader = Reader(wire);
     while let Some((number, raw)) = reader.next()? {
@@ -295,7 +295,7 @@ fn fields(wire: &[u8], message: Message) -> Result<Vec<(Field, Vec<Raw<'_>>)>> {
     Ok(found)
 }
 
-fn joined<'a>(pieces: &[Raw<'a>]) -> Result<Cow<'a, [u8]>> {
+pub fn joined<'a>(pieces: &[Raw<'a>]) -> Result<Cow<'a, [u8]>> {
     let bytes = |raw: &Raw<'a>| match raw {
         Raw::Len(bytes) => Ok(*bytes),
         _ => Err(Error::from(Malformed)),

@@ -5,7 +5,8 @@ mod encode;
 mod scalar;
 mod time;
 
-pub(crate) use encode::{type_name, url_and_value};
+pub(crate) use encode::{fields, joined, type_name, url_and_value};
+pub(crate) use scalar::read_packed;
 
 use crate::{Error, schema, yaml};
 use prost::{Message, Name};
@@ -88,4 +89,4 @@ fn find(full_name: &str) -> Result<schema::Message, Error> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,12 +19,12 @@ use std::{
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
 /// Our own test data, or all of the recordings where `WAYPOST_FIXTURES` says.
-fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     std::env::var_os("WAYPOST_FIXTURES")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata"), PathBuf::from)
 }
 
-fn files(directory: &Path, extension: &str, into: &mut Vec<PathBuf>) {
+pub(crate) fn files(directory: &Path, extension: &str, into: &mut Vec<PathBuf>) {
     for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
             files(&path, extension, into);
@@ -35,7 +35,7 @@ fn files(directory: &Path, extension: &str, into: &mut Vec<PathBuf>) {
     into.sort();
 }
 
-fn read(path: &Path) -> Value {
+pub(crate) fn read(path: &Path) -> Value {
     parse(&fs::read_to_string(path).unwrap()).unwrap()
 }
 

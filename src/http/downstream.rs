@@ -54,8 +54,8 @@ pub struct H1Server {
     pub owes_continue: bool,
     /// The current request's version.
     pub protocol: Protocol,
-    /// Whether the current request is HEAD.
-    pub is_head: bool,
+    /// The current request's method.
+    pub method: Method,
     /// Whether the connection ends after the current response.
     pub close: bool,
     /// Whether an HTTP/1.0 client asked to keep the connection.
@@ -92,7 +92,7 @@ impl H1Server {
             body: None,
             owes_continue: false,
             protocol: Protocol::Http11,
-            is_head: false,
+            method: Method::GET,
             close: false,
             keep_alive_10: false,
             enable_trailers: false,
@@ -164,24 +164,14 @@ impl H1Server {
 
     fn send_head(&mut self, head: &ResponseHead, end: bool) {
         let upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        let no_body = self.is_head
-            || upgrade
-            || head.status.is_informational()
-            || head.status == StatusCode::NO_CONTENT
-            || head.status == StatusCode::NOT_MODIFIED;
-        self.framing = if no_body || head.headers.contains_key(http::header::CONTENT_LENGTH) {
-            Framing::None
-        } else if end {
-            Framing::Length(0)
-        } else if self.protocol == Protocol::Http10 {
+        self.framing = Framing::of_response(head.status, &self.method, self.protocol, &head.headers, end);
+        if self.framing == Framing::Headers
+            && !end
+            && !upgrade
+            && self.protocol == Protocol::Http10
+            && !head.headers.contains_key(http::header::CONTENT_LENGTH)
+        {
             self.close = true;
-            Framing::None
-        } else {
-            Framing::Chunked
-        };
-        if self.is_head && !end && !head.headers.contains_key(http::header::CONTENT_LENGTH) {
-            // The response would have been chunked had its body been asked for.
-            self.framing = Framing::None;
         }
         let connection = if upgrade {
             Connection::Upgrade
@@ -205,7 +195,7 @@ impl H1Server {
     }
 
     fn send_data(&mut self, data: Bytes) {
-        if self.is_head || data.is_empty() {
+        if data.is_empty() || self.method == Method::HEAD {
             return;
         }
         if self.framing == Framing::Chunked {
@@ -218,7 +208,7 @@ impl H1Server {
     }
 
     fn finish(&mut self, trailers: Option<HeaderMap>) {
-        if self.framing == Framing::Chunked && !self.is_head {
+        if self.framing == Framing::Chunked && !self.method == Method::HEAD {
             match trailers.filter(|_| self.enable_trailers) {
                 Some(t) => {
                     let casing = self.casing();
@@ -252,6 +242,9 @@ impl H2Server {
     }
 
     fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        if self.recv_ended && self.ended {
+            return Poll::Pending;
+        }
         let reset = match &mut self.send {
             Some(send) if !self.ended => send.poll_reset(cx),
             Some(_) => return Poll::Pending,
@@ -260,10 +253,10 @@ impl H2Server {
         reset.map(|r| Lost::Reset(r.ok()))
     }
 
-    fn send_head(&mut self, head: &ResponseHead, end: bool) {
+    fn send_head(&mut self, head: &mut ResponseHead, end: bool, keep: bool) {
         let mut response = Response::new(());
         *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers.clone();
+        *response.headers_mut() = if keep { head.headers.clone() } else { std::mem::take(&mut head.headers) };
         match self.respond.send_response(response, end) {
             Ok(send) => {
                 self.ended = end;
@@ -369,12 +362,17 @@ impl Downstream<'_> {
         }
     }
 
-    /// Sends the head of the response.
-    pub fn send_head(&mut self, head: &ResponseHead, end: bool) {
+    /// Sends the head of the response. Its headers may be taken, unless `keep` says that they are needed once more.
+    pub fn send_head(&mut self, head: &mut ResponseHead, end: bool, keep: bool) {
         match self {
             Downstream::H1(c) => c.send_head(head, end),
-            Downstream::H2(s) => s.send_head(head, end),
+            Downstream::H2(s) => s.send_head(head, end, keep),
         }
+    }
+
+    /// The protocol of the client.
+    pub fn is_h1(&self) -> bool {
+        matches!(self, Downstream::H1(_))
     }
 
     /// Sends an informational response.
@@ -458,39 +456,18 @@ impl Downstream<'_> {
     }
 }
 
-/// The raw byte stream of an accepted CONNECT or upgrade.
-pub enum Raw<'a> {
-    /// Of an HTTP/1 connection, which ends with it.
-    H1(&'a mut Io),
-    /// Of an HTTP/2 stream.
-    H2(Box<Io>),
-}
-
-impl<'a> Downstream<'a> {
-    /// Turns the exchange into raw bytes, after its head has been sent. None if the stream has gone.
-    pub fn upgrade(self) -> Option<(Raw<'a>, Bytes)> {
+impl Downstream<'_> {
+    /// Turns the exchange into raw bytes, after its head has been sent; with what has been read of them. None if the stream has gone.
+    pub fn into_raw(self) -> Option<(Io, Bytes)> {
         match self {
             Downstream::H1(c) => {
                 c.close = true;
                 let early = c.read.split().freeze();
-                Some((Raw::H1(&mut c.io), early))
+                // What is left behind is never read: the connection's loop ends with this exchange.
+                let io = std::mem::replace(&mut c.io, Io::Pipe(tokio::io::duplex(1).0));
+                Some((io, early))
             }
-            Downstream::H2(s) => Some((Raw::H2(Box::new(Io::Tunnel(Tunnel::new(s.send?, s.recv)))), Bytes::new())),
+            Downstream::H2(s) => Some((Io::Tunnel(Tunnel::new(s.send?, s.recv)), Bytes::new())),
         }
     }
-}
-
-impl Raw<'_> {
-    /// The stream.
-    pub fn io(&mut self) -> &mut Io {
-        match self {
-            Raw::H1(io) => io,
-            Raw::H2(io) => io,
-        }
-    }
-}
-
-/// Whether a method's response to CONNECT carries raw bytes.
-pub fn is_connect_success(method: &Method, status: StatusCode) -> bool {
-    *method == Method::CONNECT && status.is_success()
 }

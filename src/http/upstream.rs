@@ -83,15 +83,7 @@ impl H1Client {
         let cluster = &conn.upstream.cluster;
         let options = &cluster.http;
         let upgrading = head.is_connect() || head.upgrade.is_some();
-        let framing = if upgrading || head.headers.contains_key(http::header::CONTENT_LENGTH) {
-            Framing::None
-        } else if !end {
-            Framing::Chunked
-        } else if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
-            Framing::Length(0)
-        } else {
-            Framing::None
-        };
+        let framing = Framing::of_request(&head.method, upgrading, &head.headers, end);
         conn.upstream.requests.set(conn.upstream.requests.get() + 1);
         let mut client = H1Client {
             pool,
@@ -182,6 +174,9 @@ impl H1Client {
     }
 
     fn send_data(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
         let out = &mut self.conn.out;
         if self.framing == Framing::Chunked {
             h1::encode_chunk_header(data.len(), out.tail());

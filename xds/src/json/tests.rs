@@ -61,7 +61,7 @@ fn what_istiod_pushes_goes_to_the_wire_and_back() {
     let mut paths = vec![];
     files(&fixtures(), "json", &mut paths);
     paths.retain(|path| path.iter().any(|part| part == "state"));
-    assert!(paths.len() >= 7);
+    assert!(paths.len() >= 6);
     for path in paths {
         for resource in read(&path).as_array().unwrap() {
             let options = Options::reject_unknown();

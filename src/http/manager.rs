@@ -534,7 +534,7 @@ async fn request_h2(
     } else if head.method == Method::CONNECT {
         head.path = None;
     }
-    super::rules::h2::settle(&mut head);
+    settle(&mut head);
     let received = Received { head, protocol: Protocol::Http2, header_bytes: 0 };
     stream::run(&connection, received, Downstream::H2(Box::new(H2Server::new(respond, recv)))).await;
 }
@@ -555,3 +555,23 @@ impl Drop for StreamEnd {
 
 /// How long a stream may have lived to count as reset prematurely (Envoy: `overload.premature_reset_min_stream_lifetime_seconds`, 1 s).
 pub const PREMATURE: Duration = Duration::from_secs(1);
+
+/// Makes one cookie header of an HTTP/2 client's crumbs, and takes `host` for what it is (RFC 9113, 8.2.3 and 8.3.1).
+fn settle(head: &mut RequestHead) {
+    if let Some(host) = head.headers.remove(header::HOST)
+        && head.authority.is_none()
+    {
+        head.authority = Some(host);
+    }
+    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let mut joined = first.as_bytes().to_vec();
+        for crumb in std::iter::once(second).chain(crumbs) {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(crumb.as_bytes());
+        }
+        if let Ok(cookie) = http::HeaderValue::from_bytes(&joined) {
+            head.headers.insert(header::COOKIE, cookie);
+        }
+    }
+}

@@ -1,6 +1,8 @@
 """One case file: backends, proxies, steps; gives the normalised record of every step per side."""
 import asyncio
+import base64
 import hashlib
+import re
 from pathlib import Path
 
 import yaml
@@ -16,10 +18,24 @@ DEFAULT_BACKENDS = {"A": {}, "DEAD": {"kind": "dead"}}
 BASE_CLUSTERS = {"a": {"hosts": ["A"]}, "dead": {"hosts": ["DEAD"]}}
 
 
+B64 = re.compile(r"\{\{(.*?)\}\}", re.S)
+
+
+def encode_raw(node):
+    """{{bytes}} in a path becomes base64url: what /raw/… of the scripted backend sends."""
+    if isinstance(node, dict):
+        return {k: encode_raw(v) for k, v in node.items()}
+    if isinstance(node, list):
+        return [encode_raw(v) for v in node]
+    if isinstance(node, str):
+        return B64.sub(lambda m: base64.urlsafe_b64encode(m[1].encode("latin-1")).decode().rstrip("="), node)
+    return node
+
+
 class CaseFile:
     def __init__(self, path, root):
         self.path = path
-        self.data = yaml.safe_load(path.read_text())
+        self.data = encode_raw(yaml.safe_load(path.read_text()))
         self.name = str(path.relative_to(root).with_suffix(""))
         self.later = self.data.get("milestone") == "later"
         self.group = path.parent.name

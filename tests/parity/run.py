@@ -94,14 +94,15 @@ async def execute(plan, args, env):
     pairs = {k: v for part in parts for k, v in part.items()}
     again = [(c, [s for s in steps if any(differences(s, pairs[s["id"]]))]) for c, steps in plan]
     again = [(c, s) for c, s in again if s]
-    repeated = set()
+    repeated = {}
     if again:  # one repetition, one file at a time: timing noise is not a difference, a difference comes back
         single = asyncio.Semaphore(1)
         for case, steps in again:
             second = await run_case(case, steps, args, env, single)
             for step in steps:
                 if not any(differences(step, second[step["id"]])):
-                    repeated.add(step["id"])
+                    bad, diffs = differences(step, pairs[step["id"]])
+                    repeated[step["id"]] = bad + [f"{path}: {report.short(a)} | {report.short(b)}" for path, a, b in diffs]
                 pairs[step["id"]] = second[step["id"]]
     return pairs, repeated
 

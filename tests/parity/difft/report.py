@@ -26,7 +26,7 @@ def judge(plan, skipped, pairs, repeated, allow, differences):
                 verdict = "unimplemented"
             else:
                 verdict = "accepted" if listed else "equal"
-            rows.append({"id": step["id"], "group": case.group, "verdict": verdict, "bad": bad, "open": open_, "listed": listed, "repeated": step["id"] in repeated})
+            rows.append({"id": step["id"], "group": case.group, "verdict": verdict, "bad": bad, "open": open_, "listed": listed, "repeated": repeated.get(step["id"])})
     stale = allow.unused([r["id"] for r in rows])
     count = {v: sum(r["verdict"] == v for r in rows) for v in ("equal", "accepted", "unimplemented", "different", "broken")}
     passed = not (count["different"] or count["broken"] or stale or allow.errors)
@@ -52,8 +52,10 @@ def console(outcome, verbose, pairs):
         if verbose > 1:
             print(json.dumps(pairs[row["id"]][0], indent=1))
     for row in outcome["rows"]:
-        if row["repeated"] and row["verdict"] == "equal" and not verbose:
+        if row["repeated"] and row["verdict"] == "equal":
             print(f"unsteady      {row['id']}: differed once, was equal when repeated")
+            for line in row["repeated"]:
+                print(f"    {line}")
     for entry in outcome["stale"]:
         print(f"stale         allow {entry['id']}: the difference no longer occurs")
     for line in outcome["errors"]:
@@ -78,7 +80,7 @@ def markdown(outcome):
            f"* Date {outcome['date']}, mode {outcome['mode']}, {outcome['seconds']:.0f} s",
            f"* A: `{outcome['a']}`", f"* B: `{outcome['b']}`",
            f"* Not applicable in this milestone or quarantined: {len(outcome['skipped'])}",
-           f"* Equal only when repeated: {sum(r['repeated'] and r['verdict'] == 'equal' for r in outcome['rows'])}", "",
+           f"* Equal only when repeated: {sum(bool(r['repeated']) and r['verdict'] == 'equal' for r in outcome['rows'])}", "",
            "| group | cases | equal | accepted | unimplemented | different | broken |", "|---|---|---|---|---|---|---|"]
     for group in sorted({r["group"] for r in outcome["rows"]}):
         rows = [r for r in outcome["rows"] if r["group"] == group]

@@ -75,6 +75,8 @@ class Driver:
             out = await self._tcp(step["to"], step["tcp"], step)
         else:
             raise ValueError(f"step {step.get('name')}: no action")
+        to = step["send"].split(" ")[1] if "send" in step else step["to"]
+        out["listener_port"] = self.ports.get(to)
         out["elapsed"] = asyncio.get_running_loop().time() - start
         return out
 
@@ -268,7 +270,7 @@ class Driver:
         end = item.get("end", False)
         if "get" in item or "post" in item:
             method, path = ("GET", item["get"]) if "get" in item else ("POST", item["post"])
-            fields = [[":method", method], [":path", path], [":scheme", "http"], [":authority", "x.com"], *item.get("extra", [])]
+            fields = [[":method", method], [":path", path], [":scheme", "http"], [":authority", "x.com"], *([n, piece_bytes(v) or v] for n, v in item.get("extra", []))]
             opened.append(sid)
             return f.big_headers(sid, fields, item.get("end", "get" in item))
         if "headers" in item:

@@ -147,8 +147,9 @@ class Side:
         lines = await self.sut.log_lines()
         by_port = {}
         for line in lines:
-            port = str(line.get("client") or "").rpartition(":")[2]
-            by_port.setdefault(port, []).append(line)
+            # Client ports come again with other listeners, so both ends of the connection name a step.
+            client = str(line.get("client") or "").rpartition(":")[2]
+            by_port.setdefault((client, str(line.get("down_local") or "").rpartition(":")[2]), []).append(line)
         out = {}
         for step in self.case.data["steps"]:
             raw = self.raw.get(step["id"])
@@ -157,7 +158,7 @@ class Side:
             if "crash" in raw:
                 out[step["id"]] = {"crash": raw["crash"]}
                 continue
-            logs = [line for c in raw["conns"] for line in by_port.get(str(c["port"]), [])]
+            logs = [line for c in raw["conns"] for line in by_port.get((str(c["port"]), str(c.get("listener_port"))), [])]
             if "h2" in step or step.get("http2"):
                 logs.sort(key=lambda line: str([line.get(k) for k in ("method", "path", "code", "details")]))
             norm = Normaliser(self.ports, self.env.local_ips, str(self.dir), step.get("normalise", ()))

@@ -58,8 +58,6 @@ def apply_options(record, options):
     for field in options.get("ignore_upstream", []):
         for rec in record.get("upstream", []):
             rec.pop(field, None)
-    if options.get("sort_upstream"):
-        record.get("upstream", []).sort(key=lambda r: str(sorted(r.items(), key=str)))
     return record
 
 

@@ -30,7 +30,8 @@ class Conn(asyncio.Protocol):
         if self.state == "open":
             self.state = "fin"
         self._news.set()
-        return True  # keep our half open: the step decides when to close
+        # Keep our half open, the step decides when to close; TLS has no half-open state.
+        return self.transport.get_extra_info("ssl_object") is None
 
     def connection_lost(self, exc):
         if self.state == "open":

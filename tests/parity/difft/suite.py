@@ -41,6 +41,8 @@ class CaseFile:
         self.group = path.parent.name
         names = [s["name"] for s in self.data["steps"]]
         doubled = {n for n in names if names.count(n) > 1}
+        if not all(isinstance(n, str) for n in self.data.get("listeners", {})):
+            raise ValueError(f"{path}: a listener's name is a YAML boolean or number (ON, OFF, NO, 1)")
         if doubled:
             raise ValueError(f"{path}: step names taken twice: {sorted(doubled)}")
         for step in self.data["steps"]:
@@ -162,6 +164,8 @@ class Side:
             if "h2" in step or step.get("http2"):
                 logs.sort(key=lambda line: str([line.get(k) for k in ("method", "path", "code", "details")]))
             norm = Normaliser(self.ports, self.env.local_ips, str(self.dir), step.get("normalise", ()))
+            if (step.get("compare") or {}).get("sort_upstream"):  # before ids are numbered in order of appearance
+                raw["upstream"].sort(key=lambda r: (r.get("request", ""), str(r.get("body"))))
             record = norm.record(raw["conns"], raw["upstream"], logs, raw["stats"])
             if step.get("elapsed"):
                 low, high = step["elapsed"]

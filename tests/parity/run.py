@@ -100,6 +100,8 @@ async def execute(plan, args, env):
         for case, steps in again:
             second = await run_case(case, steps, args, env, single)
             for step in steps:
+                if any(r and r.get("died") for r in pairs[step["id"]]):
+                    continue  # a death is a result, whatever happens the second time
                 if not any(differences(step, second[step["id"]])):
                     bad, diffs = differences(step, pairs[step["id"]])
                     repeated[step["id"]] = bad + [f"{path}: {report.short(a)} | {report.short(b)}" for path, a, b in diffs]

@@ -3,9 +3,32 @@
 asyncio's StreamReader throws buffered data away when a RST follows it; here the data stays readable.
 """
 import asyncio
+import itertools
+import os
 import socket
 import ssl
 import struct
+
+
+# Client ports come from a block of their own and each is used once: the kernel would soon give the same port to
+# another step, and the access-log line could not be told from that step's.
+FIRST_CLIENT, LAST_CLIENT = 12000, 19999
+_clients = itertools.cycle(range(FIRST_CLIENT, LAST_CLIENT + 1))
+for _ in range(os.getpid() * 37 % (LAST_CLIENT - FIRST_CLIENT)):
+    next(_clients)
+
+
+def client_socket():
+    """A socket bound to the next free client port."""
+    for _ in range(LAST_CLIENT - FIRST_CLIENT):
+        sock = socket.socket()
+        sock.setblocking(False)
+        try:
+            sock.bind(("127.0.0.1", next(_clients)))
+            return sock
+        except OSError:
+            sock.close()
+    raise OSError("no free client port in the block of the run")
 
 
 class Conn(asyncio.Protocol):
@@ -98,8 +121,7 @@ def tls_context(spec, certs):
 async def connect(port, tls=None, certs=None, timeout=3.0):
     """Open a loopback connection; a TLS failure is returned as a closed Conn with .error set."""
     loop = asyncio.get_running_loop()
-    sock = socket.socket()
-    sock.setblocking(False)
+    sock = client_socket()
     try:
         await asyncio.wait_for(loop.sock_connect(sock, ("127.0.0.1", port)), timeout)
     except (OSError, asyncio.TimeoutError) as exc:

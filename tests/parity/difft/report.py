@@ -48,7 +48,7 @@ def console(outcome, verbose, pairs):
             print(f"    {line}")
         for path, a, b, entry in row["open"] + row["listed"]:
             mark = f" [{entry['id']} {entry['class']}]" if entry else ""
-            print(f"    {path}: envoy {short(a)} | ours {short(b)}{mark}")
+            print(f"    {path}: envoy {short(a)} | ours {short(b, 1200 if path == 'crash' else 160)}{mark}")
         if verbose > 1:
             print(json.dumps(pairs[row["id"]][0], indent=1))
     for row in outcome["rows"]:

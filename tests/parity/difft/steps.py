@@ -75,8 +75,6 @@ class Driver:
             out = await self._tcp(step["to"], step["tcp"], step)
         else:
             raise ValueError(f"step {step.get('name')}: no action")
-        to = step["send"].split(" ")[1] if "send" in step else step["to"]
-        out["listener_port"] = self.ports.get(to)
         out["elapsed"] = asyncio.get_running_loop().time() - start
         return out
 
@@ -246,23 +244,36 @@ class Driver:
             raise ValueError(f"until: {until}")
         return goal
 
-    async def _play(self, conn, frames, opened, reader, pump, ended, timeout, shift=0):
-        for item in frames:
-            if "repeat" in item:
-                for i in range(item["repeat"]):
-                    await self._play(conn, item["frames"], opened, reader, pump, ended, timeout, shift + i * item.get("step", 0))
-                    if i % 64 == 63:
-                        await asyncio.sleep(0)
-                continue
-            if "sleep" in item:
+    async def _play(self, conn, frames, opened, reader, pump, ended, timeout):
+        """Frames between two waits go out in one write: what the peer reads together does not depend on the scheduler."""
+        data = b""
+        for item, shift in self._flat(frames, 0):
+            if not {"sleep", "wait", "eof"} & item.keys():
+                data += self._frame(item, opened, shift)
+                if len(data) < 65536:
+                    continue
+                item = {"flush": True}
+            conn.send(data)
+            data = b""
+            if "flush" in item:
+                await asyncio.sleep(0)
+            elif "sleep" in item:
                 await asyncio.sleep(item["sleep"])
                 pump()
             elif "wait" in item:
                 await conn.wait_for(self._goal(item["wait"], conn, reader, opened, pump, ended), timeout)
             elif "eof" in item:
                 conn.half_close()
+        conn.send(data)
+
+    def _flat(self, frames, shift):
+        """The frame list with `repeat` unrolled: (item, what to add to its stream id)."""
+        for item in frames:
+            if "repeat" in item:
+                for i in range(item["repeat"]):
+                    yield from self._flat(item["frames"], shift + i * item.get("step", 0))
             else:
-                conn.send(self._frame(item, opened, shift))
+                yield item, shift
 
     @staticmethod
     def _frame(item, opened, shift):

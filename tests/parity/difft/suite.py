@@ -60,7 +60,7 @@ class Side:
         self.backends, self.ports, self.sut, self.raw = {}, {}, None, {}
         tag = hashlib.sha1(str(only).encode()).hexdigest()[:6] if only else "all"
         self.dir = Path(env.tmp) / case.name.replace("/", "-") / f"{label}-{tag}"
-        self.starts = 0
+        self.last = None  # the step that ran last, to blame when the proxy is found dead
 
     async def open(self):
         data, env = self.case.data, self.env
@@ -83,7 +83,6 @@ class Side:
         data = dict(self.case.data, clusters=config.merge(BASE_CLUSTERS, self.case.data.get("clusters")))
         plain = config.substitute(config.bootstrap(data, self.env.log_format, self.only), self.names())
         self.sut = Sut(self.label, self.binary, self.dir, plain, self.ports["ADMIN"])
-        self.starts += 1
         await self.sut.start()
 
     async def close(self):
@@ -95,30 +94,40 @@ class Side:
     async def step(self, step):
         """Run one step; the raw record waits in self.raw for its log lines."""
         if not self.sut.alive():
+            self._died()
             try:
                 await self._start()
             except StartFailure as exc:
                 self.raw[step["id"]] = {"crash": f"does not start again: {exc}"}
                 return
+        self.last = step["id"]
         step = config.substitute(step, self.names())
         marks = {n: len(b.records) for n, b in self.backends.items()}
         names = step.get("stats", [])
-        before = await self.sut.stats(names) if names else {}
+        before = {}
         try:
+            before = await self.sut.stats(names) if names else {}
             if "admin" in step:
                 method, path = step["admin"].split(" ", 1)
                 status, body = await self.sut.admin(method, path)
                 conns = [{"conn": "open", "data": f"{status} {body}", "port": 0, "elapsed": 0}]
             else:
                 conns = await self.driver.run(step)
-        except OSError as exc:
+        except OSError as exc:  # the admin port does not answer
             conns = [{"conn": "refused", "error": type(exc).__name__, "port": 0, "elapsed": 0}]
         upstream = await self._upstream(marks, step)
-        delta = await self._delta(names, before, step) if names else {}
-        if not self.sut.alive():
-            self.raw[step["id"]] = {"crash": self.sut.death()}
-            return
+        delta = await self._delta(names, before, step) if before else {}
         self.raw[step["id"]] = {"conns": conns, "upstream": upstream, "stats": delta}
+        if any(c["conn"] == "refused" for c in conns):
+            await self.sut.exited(0.5)
+        if not self.sut.alive():
+            self._died()
+
+    def _died(self):
+        """Blame the step that ran last; no repetition takes this back."""
+        if self.last and "died" not in self.raw[self.last]:
+            self.raw[self.last] = {"crash": self.sut.death(), "died": True}
+        self.last = None
 
     async def _upstream(self, marks, step):
         """Requests that arrived during the step, once all of them are finished (bounded)."""
@@ -146,21 +155,21 @@ class Side:
 
     async def collect(self):
         """{step id: normalised record}, with the access-log lines matched by client port."""
+        if not self.sut.alive():
+            self._died()
         lines = await self.sut.log_lines()
         by_port = {}
         for line in lines:
-            # Client ports come again with other listeners, so both ends of the connection name a step.
-            client = str(line.get("client") or "").rpartition(":")[2]
-            by_port.setdefault((client, str(line.get("down_local") or "").rpartition(":")[2]), []).append(line)
+            by_port.setdefault(str(line.get("client") or "").rpartition(":")[2], []).append(line)
         out = {}
         for step in self.case.data["steps"]:
             raw = self.raw.get(step["id"])
             if raw is None:
                 continue
             if "crash" in raw:
-                out[step["id"]] = {"crash": raw["crash"]}
+                out[step["id"]] = raw
                 continue
-            logs = [line for c in raw["conns"] for line in by_port.get((str(c["port"]), str(c.get("listener_port"))), [])]
+            logs = [line for c in raw["conns"] for line in by_port.get(str(c["port"]), [])]
             if "h2" in step or step.get("http2"):
                 logs.sort(key=lambda line: str([line.get(k) for k in ("method", "path", "code", "details")]))
             norm = Normaliser(self.ports, self.env.local_ips, str(self.dir), step.get("normalise", ()))

@@ -83,8 +83,15 @@ class Sut:
     def alive(self):
         return self.process is not None and self.process.returncode is None
 
+    async def exited(self, seconds):
+        """Give a proxy that refuses connections time to be seen dying."""
+        try:
+            await asyncio.wait_for(self.process.wait(), seconds)
+        except asyncio.TimeoutError:
+            pass
+
     def death(self):
-        return f"exit status {self.process.returncode if self.process else '-'}; {self.tail()}"
+        return f"died: exit status {self.process.returncode if self.process else '-'}; {self.tail()}"
 
     def tail(self, lines=6):
         try:

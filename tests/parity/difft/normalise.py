@@ -119,15 +119,15 @@ class Normaliser:
         return out
 
     def log(self, line):
-        out = {}
+        out = {"fields": len(line)}  # nulls are left out below; this still tells a null from a field that is missing
         if line.get("protocol") is None and line.get("upstream_host") is None:
             # A listener's own line counts the bytes of heads, and with them the digits of a service time.
             line = {k: "<some>" if k in ("rx", "tx") and v else v for k, v in line.items()}
         for key, value in line.items():
-            if key == "client":
+            if key == "client" or value is None:
                 continue
             if key in DURATIONS:
-                out[key] = None if value is None else "<duration>"
+                out[key] = "<duration>"
             elif isinstance(value, str):
                 out[key] = self.text(value)
             else:

@@ -125,7 +125,8 @@ def version(binary):
         out = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "?"
-    return " ".join((out.stdout or out.stderr).split())[:120] or "?"
+    text = " ".join((out.stdout or out.stderr).split())
+    return text.replace(binary, Path(binary).name)[:120] or "?"  # where it is installed is nobody's business
 
 
 def resolve(binary):

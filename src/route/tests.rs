@@ -557,3 +557,48 @@ fn mistakes_are_found() {
         assert_eq!(error(route), format!("{path}{expected}"));
     }
 }
+
+/// Every route configuration in a recorded push.
+fn collect(value: &waypost_xds::Value, into: &mut Vec<waypost_xds::Value>) {
+    use waypost_xds::Value;
+    match value {
+        Value::Object(fields) => {
+            let typed = fields.get("@type").and_then(Value::as_str).unwrap_or_default();
+            if typed.ends_with("envoy.config.route.v3.RouteConfiguration") {
+                into.push(value.clone());
+            }
+            into.extend(fields.get("route_config").cloned());
+            fields.values().for_each(|v| collect(v, into));
+        }
+        Value::Array(items) => items.iter().for_each(|v| collect(v, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn what_istiod_was_recorded_to_send_loads_or_says_what_is_missing() {
+    use std::path::{Path, PathBuf};
+    let root = std::env::var_os("WAYPOST_FIXTURES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("xds/testdata"), PathBuf::from);
+    let (mut loaded, mut refused) = (0, Vec::new());
+    for scenario in std::fs::read_dir(root).unwrap() {
+        for file in ["lds.json", "rds.json"] {
+            let path = scenario.as_ref().unwrap().path().join("recorded/state/0-initial").join(file);
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            let mut configs = Vec::new();
+            collect(&serde_json::from_str(&text).unwrap(), &mut configs);
+            for mut config in configs {
+                config.as_object_mut().unwrap().shift_remove("@type");
+                let config = json::from_value(&config, &json::Options::ignore_unknown()).unwrap();
+                match compile(config) {
+                    Ok(_) => loaded += 1,
+                    Err(e) => refused.push((path.clone(), e.to_string())),
+                }
+            }
+        }
+    }
+    assert!(loaded > 0, "{refused:#?}");
+    let missing = ["rate_limits", "request_mirror_policies", "[envoy.filters.http.fault]", "[envoy.filters.http.cors]"];
+    let known = |e: &str| e.strip_suffix(": not supported yet").is_some_and(|p| missing.iter().any(|m| p.ends_with(m)));
+    assert!(refused.iter().all(|(_, e)| known(e)), "{refused:#?}");
+}

@@ -12,6 +12,8 @@ mod filters;
 mod forward;
 mod hosts;
 mod index;
+#[cfg(test)]
+mod index_tests;
 mod matching;
 mod redirect;
 mod retry;

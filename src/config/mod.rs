@@ -49,6 +49,12 @@ impl ConfigError {
     }
 }
 
+impl From<waypost_xds::Error> for ConfigError {
+    fn from(waypost_xds::Error { path, reason }: waypost_xds::Error) -> ConfigError {
+        ConfigError { path, reason }
+    }
+}
+
 /// A field that is not supported must hold its default.
 pub fn refuse<T: Default + PartialEq>(value: &T, path: &str, field: &str) -> Result<(), ConfigError> {
     if *value == T::default() { Ok(()) } else { Err(ConfigError::unsupported(format!("{path}.{field}"))) }

@@ -26,6 +26,7 @@ impl Value {
         values.into_iter().enumerate().map(|(i, v)| Value::compile(v, &format!("{path}[{i}]"))).collect()
     }
 
+    #[allow(deprecated, reason = "a field that was replaced is still a field")]
     fn compile(value: FilterStateValue, path: &str) -> Result<Value, Error> {
         let FilterStateValue { factory_key, read_only, shared_with_upstream, skip_if_empty, key, value } = value;
         let Some(proto::Key::ObjectKey(key)) = key.filter(|proto::Key::ObjectKey(k)| !k.is_empty()) else {

@@ -1,5 +1,8 @@
 //! From protobuf to what runs: everything is compiled here, once.
 
+use waypost_filters::format::header_ops::HeaderOpsError;
+use waypost_filters::matcher::MatcherError;
+
 use crate::cluster::ClusterTable;
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
@@ -50,8 +53,20 @@ impl ConfigError {
 }
 
 impl From<waypost_xds::Error> for ConfigError {
-    fn from(waypost_xds::Error { path, reason }: waypost_xds::Error) -> ConfigError {
-        ConfigError { path, reason }
+    fn from(e: waypost_xds::Error) -> ConfigError {
+        ConfigError { path: e.path, reason: e.reason }
+    }
+}
+
+impl From<MatcherError> for ConfigError {
+    fn from(e: MatcherError) -> ConfigError {
+        ConfigError { path: e.path, reason: e.reason }
+    }
+}
+
+impl From<HeaderOpsError> for ConfigError {
+    fn from(e: HeaderOpsError) -> ConfigError {
+        ConfigError { path: e.path, reason: e.reason }
     }
 }
 

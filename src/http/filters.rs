@@ -3,7 +3,6 @@
 //! A filter is found by the type of its configuration, never by its name: istiod names filters as it likes. A filter that is disabled, or has
 //! nothing to do, is not in the chain.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,7 +11,6 @@ use prost::{Message, Name};
 use waypost_filters::filter::HttpFilter;
 use waypost_filters::http::set_filter_state::SetFilterState;
 use waypost_xds::any;
-use waypost_xds::envoy::config::route::v3::FilterConfig as RouteFilterConfig;
 use waypost_xds::envoy::extensions::filters::http::{
     cors::v3::Cors, fault::v3::HttpFault, grpc_stats::v3 as grpc_stats, router::v3 as router,
     set_filter_state::v3 as set_filter_state,
@@ -21,6 +19,7 @@ use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v
 use waypost_xds::google::protobuf::Any;
 
 use crate::config::{ConfigError, refuse};
+use crate::route::FilterOverrides;
 
 /// One of `http_filters`, kept as configured, as routes may override it.
 #[derive(Clone, Debug)]
@@ -65,9 +64,6 @@ pub struct Router {
     pub reject_connect_early_data: bool,
 }
 
-/// `typed_per_filter_config` of a route, its virtual host and its route configuration: the most specific first.
-pub type Overrides<'a> = &'a [&'a HashMap<String, Any>];
-
 impl fmt::Debug for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Chain").field("filters", &self.filters.len()).field("router", &self.router).finish()
@@ -98,7 +94,9 @@ impl FilterConfig {
 }
 
 /// Builds the chain of a route, or with no overrides that of the connection manager; `path` is that of the list of filters.
-pub fn build_chain(filters: &[FilterConfig], overrides: Overrides<'_>, path: &str) -> Result<Chain, ConfigError> {
+///
+/// Filters of which a route says more than "on" or "off" are not among those that are built: the route table refuses such routes.
+pub fn build_chain(filters: &[FilterConfig], overrides: &FilterOverrides, path: &str) -> Result<Chain, ConfigError> {
     let Some((last, others)) = filters.split_last().filter(|(last, _)| last.type_name == router::Router::full_name())
     else {
         return Err(ConfigError::new(path, "the last filter must be the terminal filter envoy.filters.http.router"));
@@ -111,10 +109,8 @@ pub fn build_chain(filters: &[FilterConfig], overrides: Overrides<'_>, path: &st
         }
         // What a filter says is checked even where it is disabled.
         let built = build(filter)?;
-        match overriding(filter, overrides)? {
-            RouteConfig::Disabled => {}
-            RouteConfig::None if filter.disabled => {}
-            RouteConfig::None | RouteConfig::Enabled => chain.filters.extend(built),
+        if !overrides.disabled(&filter.name).unwrap_or(filter.disabled) {
+            chain.filters.extend(built);
         }
     }
     Ok(chain)
@@ -189,35 +185,8 @@ fn grpc_stats_without_effect(config: grpc_stats::FilterConfig, path: &str) -> Re
     Ok(())
 }
 
-/// What routes say of a filter.
-enum RouteConfig {
-    None,
-    Enabled,
-    Disabled,
-}
-
-fn overriding(filter: &FilterConfig, overrides: Overrides<'_>) -> Result<RouteConfig, ConfigError> {
-    let Some(any) = overrides.iter().find_map(|level| level.get(&*filter.name)) else { return Ok(RouteConfig::None) };
-    let path = format!("typed_per_filter_config[{}]", filter.name);
-    let kind = any::type_name(any);
-    let config = if kind == RouteFilterConfig::full_name() {
-        let RouteFilterConfig { config, is_optional: _, disabled } = unpack(any, &path)?;
-        if disabled {
-            return Ok(RouteConfig::Disabled);
-        }
-        let Some(config) = config else { return Ok(RouteConfig::Enabled) };
-        config
-    } else {
-        any.clone()
-    };
-    let kind = any::type_name(&config);
-    if is_telemetry(&kind) || (kind == HttpFault::full_name() && config.value.is_empty()) {
-        return Ok(RouteConfig::Enabled);
-    }
-    Err(unsupported(&path, &kind))
-}
-
 impl Router {
+    #[allow(deprecated, reason = "a field that was replaced is still a field")]
     fn compile(any: &Any, path: &str) -> Result<Router, ConfigError> {
         let router::Router {
             dynamic_stats,

@@ -1,1 +1,3 @@
 //! Listeners.
+
+pub mod chain_match;

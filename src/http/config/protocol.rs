@@ -68,6 +68,7 @@ impl Common {
 
 impl Http1Options {
     /// `stream_error` is `stream_error_on_invalid_http_message` of the connection manager.
+    #[allow(deprecated, reason = "a field that was replaced is still a field")]
     pub(super) fn compile(
         proto: Option<Http1ProtocolOptions>,
         stream_error: bool,
@@ -131,6 +132,7 @@ fn casing(proto: Option<HeaderKeyFormat>, path: &str) -> Result<HeaderCasing, Co
 
 impl Http2Options {
     /// `stream_error` is `stream_error_on_invalid_http_message` of the connection manager.
+    #[allow(deprecated, reason = "a field that was replaced is still a field")]
     pub(super) fn compile(
         proto: Option<Http2ProtocolOptions>,
         stream_error: bool,

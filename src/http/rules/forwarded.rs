@@ -104,7 +104,12 @@ fn last_address(value: &[u8], skip: u32) -> Option<(Address, bool)> {
 
 fn append_peer(headers: &mut HeaderMap, options: &ClientAddress, connection: &Connection) {
     let Some(ip) = connection.remote.ip() else { return };
-    let ip = if ip.is_loopback() { options.local_address } else { ip };
+    // Loopback would mean the next hop's own host there.
+    let ip = match ip {
+        ip if ip.is_loopback() => options.local_address,
+        IpAddr::V4(v4) if options.ipv4_as_ipv6 => IpAddr::V6(v4.to_ipv6_mapped()),
+        ip => ip,
+    };
     if let Some(value) = address_value(ip) {
         append(headers, X_FORWARDED_FOR, ",", &value);
     }

@@ -16,4 +16,5 @@ pub mod listener;
 pub mod matcher;
 pub mod metadata;
 pub mod network;
+pub mod set_filter_state;
 pub mod stream;

@@ -15,4 +15,5 @@ pub mod listener;
 pub mod matcher;
 pub mod metadata;
 pub mod network;
+mod pem;
 pub mod stream;

@@ -1,1 +1,3 @@
 //! Sockets and streams of bytes.
+
+pub mod original_dst;

@@ -3,6 +3,7 @@
 //! Nothing here knows about sockets: a filter reads and changes a [`stream::HttpStream`] or a
 //! [`connection::Connection`] and says at once whether to go on, to answer, or to wait.
 
+pub mod access_log;
 pub mod address;
 pub mod connection;
 pub mod filter;

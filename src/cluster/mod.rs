@@ -1,45 +1,340 @@
-//! Clusters: hosts, load balancing, connection pools.
+//! Clusters: hosts, load balancing, limits, and how a connection to a host is made.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+pub mod balance;
+pub mod compile;
+pub mod connect;
+pub mod limits;
+pub mod pool;
+pub mod stats;
+mod table;
 
-use arc_swap::ArcSwapOption;
-use waypost_filters::stream::ClusterNames;
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-/// Where a cluster of a name is, or will be, or was. Routes hold slots, so that a cluster can come, change and go without touching them.
-#[derive(Debug)]
-pub struct ClusterSlot {
-    /// The cluster's name.
-    pub name: Arc<str>,
-    /// A number among all slots of the process; workers index their pools by it.
-    pub index: usize,
-    /// The cluster, while there is one.
-    pub current: ArcSwapOption<Cluster>,
-}
+use arc_swap::ArcSwap;
+use waypost_filters::metadata::Metadata;
+use waypost_filters::stream::{ClusterNames, HostInfo};
 
-/// A cluster as it is now.
+pub use self::limits::Limits;
+pub use self::stats::ClusterStats;
+pub use self::table::{ClusterSlot, ClusterTable};
+use crate::net::socket::Keepalive;
+use crate::tls::ClientTls;
+
+/// A cluster as it is now (`config.cluster.v3.Cluster`).
 #[derive(Debug)]
 pub struct Cluster {
     /// Its names.
     pub names: Arc<ClusterNames>,
+    /// A number that no other version of any cluster has.
+    pub id: u64,
+    /// Where hosts come from.
+    pub discovery: Discovery,
+    /// The hosts, as discovery last gave them.
+    pub hosts: ArcSwap<HostSet>,
+    /// How one is chosen.
+    pub policy: Policy,
+    /// `connect_timeout`; 5 s unless it is set.
+    pub connect_timeout: Duration,
+    /// `per_connection_buffer_limit_bytes`; 1 MiB unless it is set.
+    pub buffer_limit: usize,
+    /// What is spoken to the hosts.
+    pub http: HttpOptions,
+    /// `upstream_connection_options.tcp_keepalive`.
+    pub keepalive: Option<Keepalive>,
+    /// `upstream_bind_config.source_address`.
+    pub bind: Option<SocketAddr>,
+    /// `circuit_breakers` of the default priority.
+    pub limits: Limits,
+    /// `metadata`.
+    pub metadata: Metadata,
+    /// Counters.
+    pub stats: ClusterStats,
 }
 
-/// All slots of the process, by name.
+/// `type`.
+#[derive(Debug)]
+pub enum Discovery {
+    /// `STATIC`, and what istiod's static fixtures turn `EDS` into.
+    Static,
+    /// `ORIGINAL_DST`: the connection says where to.
+    OriginalDst(OriginalDst),
+}
+
+/// `original_dst_lb_config`.
+#[derive(Debug)]
+pub struct OriginalDst {
+    /// `use_http_header`, with the name of the header.
+    pub header: Option<http::HeaderName>,
+    /// `upstream_port_override`.
+    pub port: Option<u16>,
+    /// `metadata_key`: a namespace and a path of the downstream connection's dynamic metadata.
+    pub metadata_key: Option<(String, Vec<String>)>,
+    /// How hosts that are made on demand connect.
+    pub transport: Arc<Transport>,
+}
+
+/// `lb_policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// `ROUND_ROBIN`
+    RoundRobin,
+    /// `LEAST_REQUEST`, with `choice_count`.
+    LeastRequest {
+        /// How many random hosts are compared.
+        choices: u32,
+    },
+    /// `RANDOM`
+    Random,
+    /// `CLUSTER_PROVIDED`, of `ORIGINAL_DST`.
+    ClusterProvided,
+}
+
+/// The hosts of a cluster, those that may be picked first.
 #[derive(Debug, Default)]
-pub struct ClusterTable {
-    slots: Mutex<HashMap<Arc<str>, Arc<ClusterSlot>>>,
+pub struct HostSet {
+    /// Hosts that may be picked: the healthy ones of the best priority that has any, or all of them in panic.
+    pub eligible: Vec<Arc<Host>>,
+    /// All hosts.
+    pub all: Vec<Arc<Host>>,
+    /// Whether the eligible hosts' weights differ.
+    pub weighted: bool,
 }
 
-impl ClusterTable {
-    /// The slot of a name, made if there is none.
-    pub fn slot(&self, name: &str) -> Arc<ClusterSlot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(s) = slots.get(name) {
-            return s.clone();
+/// One host of a cluster.
+#[derive(Debug)]
+pub struct Host {
+    /// A number that no other host of the process has.
+    pub id: u64,
+    /// What filters and logs see.
+    pub info: Arc<HostInfo>,
+    /// `load_balancing_weight`.
+    pub weight: u32,
+    /// `health_status` of the endpoint.
+    pub health: Health,
+    /// `priority` of its locality.
+    pub priority: u32,
+    /// Region, zone and sub-zone.
+    pub locality: [Arc<str>; 3],
+    /// How to connect to it.
+    pub transport: Arc<Transport>,
+    /// Requests in flight on all workers, which least-request compares.
+    pub active: AtomicU32,
+    /// Counters for `/clusters`.
+    pub counts: HostCounts,
+}
+
+/// What `/clusters` prints for a host.
+#[derive(Debug, Default)]
+pub struct HostCounts {
+    /// `cx_total`
+    pub connections: AtomicU64,
+    /// `cx_active`
+    pub connections_active: AtomicU64,
+    /// `cx_connect_fail`
+    pub connect_failures: AtomicU64,
+    /// `rq_total`
+    pub requests: AtomicU64,
+    /// `rq_success`
+    pub successes: AtomicU64,
+    /// `rq_error`
+    pub errors: AtomicU64,
+}
+
+/// `config.core.v3.HealthStatus`, as far as it decides whether a host may be picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// `HEALTHY`, `UNKNOWN`.
+    #[default]
+    Healthy,
+    /// `DEGRADED`.
+    Degraded,
+    /// `UNHEALTHY`, `DRAINING`, `TIMEOUT`.
+    Unhealthy,
+}
+
+/// `transport_socket` of a cluster.
+#[derive(Debug)]
+pub enum Transport {
+    /// `raw_buffer`.
+    Raw,
+    /// `tls`.
+    Tls(Arc<ClientTls>),
+    /// `internal_upstream`: shares filter state and metadata with an internal listener.
+    Internal {
+        /// `passthrough_metadata`.
+        passthrough: Vec<Passthrough>,
+        /// `transport_socket`.
+        inner: Box<Transport>,
+    },
+}
+
+/// One of `passthrough_metadata`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passthrough {
+    /// Whether it is taken from the host (else from the cluster).
+    pub from_host: bool,
+    /// The namespace.
+    pub name: Arc<str>,
+}
+
+/// What is spoken to the hosts of a cluster (`HttpProtocolOptions`).
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// Which protocol.
+    pub protocol: UpstreamProtocol,
+    /// `common_http_protocol_options.idle_timeout`; 1 h unless it is set, none for 0.
+    pub idle_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`.
+    pub max_connection_duration: Option<Duration>,
+    /// `max_requests_per_connection`; 0 for no limit.
+    pub max_requests_per_connection: u32,
+    /// `common_http_protocol_options.max_stream_duration`.
+    pub max_stream_duration: Option<Duration>,
+    /// `max_headers_count`; 100 unless it is set.
+    pub max_headers_count: usize,
+    /// `max_response_headers_kb` in bytes; 60 KiB unless it is set.
+    pub max_headers_bytes: usize,
+    /// HTTP/1 options.
+    pub h1: Http1Options,
+    /// HTTP/2 options.
+    pub h2: Http2Options,
+    /// `upstream_http_protocol_options.auto_sni`.
+    pub auto_sni: bool,
+    /// `upstream_http_protocol_options.auto_san_validation`.
+    pub auto_san_validation: bool,
+}
+
+/// Which protocol a cluster's hosts speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// What the client spoke (`use_downstream_protocol_config`).
+    Downstream,
+    /// ALPN decides (`auto_config`).
+    Alpn,
+}
+
+/// `Http1ProtocolOptions` of an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Http1Options {
+    /// `enable_trailers`
+    pub enable_trailers: bool,
+    /// `header_key_format.proper_case_words`
+    pub proper_case: bool,
+}
+
+/// `Http2ProtocolOptions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2Options {
+    /// `max_concurrent_streams`: what we allow a client to open, or open ourselves at most.
+    pub max_concurrent_streams: u32,
+    /// `initial_stream_window_size`.
+    pub stream_window: u32,
+    /// `initial_connection_window_size`.
+    pub connection_window: u32,
+    /// `hpack_table_size`.
+    pub table_size: u32,
+    /// `allow_connect`: extended CONNECT (RFC 8441).
+    pub allow_connect: bool,
+    /// `connection_keepalive`: interval and timeout.
+    pub keepalive: Option<(Duration, Duration)>,
+}
+
+impl Default for Http2Options {
+    fn default() -> Http2Options {
+        Http2Options {
+            max_concurrent_streams: 1024,
+            // Envoy offers 16 MiB a stream and 24 MiB a connection; what a sender may send, we may have to hold when the other side
+            // reads slowly. 1 MiB a stream is Envoy's own buffer limit, and at 1 ms it carries a gigabyte each second.
+            stream_window: 1 << 20,
+            connection_window: 24 << 20,
+            table_size: 4096,
+            allow_connect: false,
+            keepalive: None,
         }
-        let name: Arc<str> = name.into();
-        let slot = Arc::new(ClusterSlot { name: name.clone(), index: slots.len(), current: ArcSwapOption::empty() });
-        slots.insert(name, slot.clone());
-        slot
+    }
+}
+
+impl Default for HttpOptions {
+    fn default() -> HttpOptions {
+        HttpOptions {
+            protocol: UpstreamProtocol::Http1,
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_connection_duration: None,
+            max_requests_per_connection: 0,
+            max_stream_duration: None,
+            max_headers_count: 100,
+            max_headers_bytes: 60 * 1024,
+            h1: Http1Options::default(),
+            h2: Http2Options::default(),
+            auto_sni: false,
+            auto_san_validation: false,
+        }
+    }
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A number for a new host or a new version of a cluster.
+pub fn next_id() -> u64 {
+    NEXT_ID.fetch_add(1, Relaxed)
+}
+
+impl Host {
+    /// A host with no weight of its own.
+    pub fn new(info: HostInfo, transport: Arc<Transport>) -> Host {
+        Host {
+            id: next_id(),
+            info: Arc::new(info),
+            weight: 1,
+            health: Health::Healthy,
+            priority: 0,
+            locality: [Arc::from(""), Arc::from(""), Arc::from("")],
+            transport,
+            active: AtomicU32::new(0),
+            counts: HostCounts::default(),
+        }
+    }
+}
+
+impl HostSet {
+    /// Sorts out which hosts may be picked. `panic_threshold` is the percentage of healthy hosts below which health is not looked at.
+    pub fn new(all: Vec<Arc<Host>>, panic_threshold: f64) -> HostSet {
+        let best = all.iter().filter(|h| h.health == Health::Healthy).map(|h| h.priority).min();
+        let degraded = all.iter().filter(|h| h.health == Health::Degraded).map(|h| h.priority).min();
+        let of = |health: Health, priority: u32| -> Vec<Arc<Host>> {
+            all.iter().filter(|h| h.health == health && h.priority == priority).cloned().collect()
+        };
+        let usable = match (best, degraded) {
+            (Some(p), _) => of(Health::Healthy, p),
+            (None, Some(p)) => of(Health::Degraded, p),
+            (None, None) => Vec::new(),
+        };
+        let good = all.iter().filter(|h| h.health != Health::Unhealthy).count();
+        let panic = !all.is_empty() && (good as f64) * 100.0 < panic_threshold * all.len() as f64;
+        let eligible = if panic { all.clone() } else { usable };
+        let weighted = eligible.windows(2).any(|w| matches!(w, [a, b] if a.weight != b.weight));
+        HostSet { eligible, all, weighted }
+    }
+}
+
+impl PartialEq for Host {
+    fn eq(&self, other: &Host) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Host {}
+
+impl Hash for Host {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
     }
 }

@@ -1,5 +1,10 @@
 //! From protobuf to what runs: everything is compiled here, once.
 
+pub mod convert;
+
+use waypost_filters::format::header_ops::HeaderOpsError;
+use waypost_filters::matcher::MatcherError;
+
 use crate::cluster::ClusterTable;
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
@@ -7,11 +12,13 @@ use crate::observe::stats::Store;
 /// What every compiler of a resource needs.
 pub struct Context<'a> {
     /// Where stat handles come from.
-    pub stats: &'a Store,
+    pub stats: &'a std::sync::Arc<Store>,
     /// Where cluster slots come from.
     pub clusters: &'a ClusterTable,
     /// Where access-log files are opened; one writer for each path.
     pub logs: &'a AccessLogFiles,
+    /// Where TLS secrets come from.
+    pub secrets: &'a crate::tls::SecretStore,
     /// What the command line and the bootstrap say about the process.
     pub process: &'a Process,
 }
@@ -46,6 +53,24 @@ impl ConfigError {
     /// A field whose meaning is not built yet.
     pub fn unsupported(path: impl Into<String>) -> ConfigError {
         ConfigError::new(path, "not supported yet")
+    }
+}
+
+impl From<waypost_xds::Error> for ConfigError {
+    fn from(e: waypost_xds::Error) -> ConfigError {
+        ConfigError { path: e.path, reason: e.reason }
+    }
+}
+
+impl From<MatcherError> for ConfigError {
+    fn from(e: MatcherError) -> ConfigError {
+        ConfigError { path: e.path, reason: e.reason }
+    }
+}
+
+impl From<HeaderOpsError> for ConfigError {
+    fn from(e: HeaderOpsError) -> ConfigError {
+        ConfigError { path: e.path, reason: e.reason }
     }
 }
 

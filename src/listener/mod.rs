@@ -1,1 +1,193 @@
-//! Listeners.
+//! Listeners: where connections come from, and which filter chain takes them.
+
+pub mod accept;
+pub mod chain_match;
+pub mod compile;
+pub mod inspect;
+pub mod internal;
+pub mod serve;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use waypost_filters::access_log::AccessLog;
+use waypost_filters::address::Address;
+use waypost_filters::connection::{Connection, Direction};
+use waypost_filters::filter::NetworkFilter;
+use waypost_filters::filter_state::FilterState;
+use waypost_filters::listener::tls_inspector::TlsInspector;
+use waypost_filters::metadata::Metadata;
+
+use self::chain_match::{ChainMatch, PortPredicate};
+use crate::http::config::HttpConnectionManager;
+use crate::net::Io;
+use crate::net::socket::ListenOptions;
+use crate::observe::stats::{Counter, Gauge, Histogram, Store};
+use crate::tcp_proxy::TcpProxy;
+use crate::tls::ServerTls;
+use crate::worker::Worker;
+
+/// All listeners of the process.
+#[derive(Default)]
+pub struct ListenerSet {
+    /// In the order of the configuration.
+    pub all: Vec<Arc<Listener>>,
+    /// Internal ones by name.
+    pub internal: HashMap<Arc<str>, Arc<Listener>>,
+}
+
+/// A listener as it is now (`config.listener.v3.Listener`).
+pub struct Listener {
+    /// `name`, or the address where there is none.
+    pub name: Arc<str>,
+    /// `address` and `additional_addresses`; none for an internal listener.
+    pub addresses: Vec<Address>,
+    /// What its sockets are opened with.
+    pub options: ListenOptions,
+    /// `bind_to_port`.
+    pub bind: bool,
+    /// `internal_listener`.
+    pub internal: bool,
+    /// `filter_chains`, then `default_filter_chain`.
+    pub chains: Vec<Arc<FilterChain>>,
+    /// Which of them takes a connection.
+    pub chain_match: ChainMatch,
+    /// `listener_filters`, each with where it is disabled.
+    pub filters: Vec<(ListenerFilter, Option<PortPredicate>)>,
+    /// `listener_filters_timeout`: 15 s unless it is set, none for 0.
+    pub filters_timeout: Option<Duration>,
+    /// `continue_on_listener_filters_timeout`.
+    pub continue_on_timeout: bool,
+    /// `traffic_direction`.
+    pub direction: Direction,
+    /// `access_log` of the listener.
+    pub access_logs: Vec<AccessLog>,
+    /// `connection_balance_config.exact_balance`.
+    pub exact_balance: bool,
+    /// Counters.
+    pub stats: ListenerStats,
+}
+
+/// A listener filter.
+pub enum ListenerFilter {
+    /// `envoy.filters.listener.original_dst`.
+    OriginalDst,
+    /// `envoy.filters.listener.tls_inspector`.
+    TlsInspector(TlsInspector),
+    /// `envoy.filters.listener.http_inspector`.
+    HttpInspector,
+}
+
+/// A filter chain (`config.listener.v3.FilterChain`).
+pub struct FilterChain {
+    /// `name`.
+    pub name: Arc<str>,
+    /// `transport_socket`, where it is TLS.
+    pub tls: Option<Arc<ServerTls>>,
+    /// `transport_socket_connect_timeout`; none unless it is set.
+    pub handshake_timeout: Option<Duration>,
+    /// Network filters in front of the last.
+    pub network: Vec<Box<dyn NetworkFilter>>,
+    /// The last one.
+    pub terminal: Terminal,
+}
+
+/// The network filter that takes the bytes.
+pub enum Terminal {
+    /// `envoy.filters.network.http_connection_manager`.
+    Http(Arc<HttpConnectionManager>),
+    /// `envoy.filters.network.tcp_proxy`.
+    Tcp(Arc<TcpProxy>),
+    /// `envoy.filters.network.echo`.
+    Echo,
+    /// `envoy.filters.network.direct_response`.
+    DirectResponse(Bytes),
+    /// A chain without filters: the connection is closed.
+    Nothing,
+}
+
+/// A listener's counters (`listener.<address>.…`).
+#[allow(missing_docs, reason = "the fields are Envoy's stat names")]
+pub struct ListenerStats {
+    pub downstream_cx_total: Counter,
+    pub downstream_cx_active: Gauge,
+    pub downstream_cx_destroy: Counter,
+    pub downstream_cx_length_ms: Histogram,
+    pub downstream_cx_transport_socket_connect_timeout: Counter,
+    pub downstream_pre_cx_active: Gauge,
+    pub downstream_pre_cx_timeout: Counter,
+    pub no_filter_chain_match: Counter,
+    pub downstream_listener_filter_error: Counter,
+}
+
+impl ListenerStats {
+    /// Handles for the listener whose stat name is given (`0.0.0.0_15008`, `envoy_internal_main_internal`).
+    pub fn new(store: &Store, name: &str) -> ListenerStats {
+        let counter = |n: &str| store.counter(&format!("listener.{name}.{n}"));
+        let gauge = |n: &str| store.gauge(&format!("listener.{name}.{n}"));
+        ListenerStats {
+            downstream_cx_total: counter("downstream_cx_total"),
+            downstream_cx_active: gauge("downstream_cx_active"),
+            downstream_cx_destroy: counter("downstream_cx_destroy"),
+            downstream_cx_length_ms: store.histogram(&format!("listener.{name}.downstream_cx_length_ms")),
+            downstream_cx_transport_socket_connect_timeout: counter("downstream_cx_transport_socket_connect_timeout"),
+            downstream_pre_cx_active: gauge("downstream_pre_cx_active"),
+            downstream_pre_cx_timeout: counter("downstream_pre_cx_timeout"),
+            no_filter_chain_match: counter("no_filter_chain_match"),
+            downstream_listener_filter_error: counter("downstream_listener_filter_error"),
+        }
+    }
+}
+
+/// A connection or stream on its way to another worker.
+pub enum Handover {
+    /// A TCP connection that an exactly balanced listener accepted.
+    Tcp(Arc<Listener>, std::net::TcpStream),
+    /// A CONNECT stream for an internal listener.
+    Stream {
+        /// The listener.
+        listener: Arc<Listener>,
+        /// The stream.
+        io: Box<Io>,
+        /// What is shared with it.
+        filter_state: FilterState,
+        /// Metadata passed through.
+        metadata: Metadata,
+        /// Dropped when the stream has ended.
+        done: tokio::sync::oneshot::Sender<()>,
+    },
+}
+
+impl Handover {
+    /// Serves it here.
+    pub fn serve(self, worker: &Rc<Worker>) {
+        match self {
+            Handover::Tcp(listener, stream) => match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => accept::accepted(worker, listener, stream),
+                Err(e) => tracing::warn!("a connection could not be taken over: {e}"),
+            },
+            Handover::Stream { listener, io, filter_state, metadata, done } => {
+                let worker = worker.clone();
+                tokio::task::spawn_local(async move {
+                    internal::run(&worker, listener, *io, filter_state, metadata).await;
+                    drop(done);
+                });
+            }
+        }
+    }
+}
+
+/// The connection that an internal listener sees.
+pub fn internal_connection(listener: &Listener, filter_state: FilterState, metadata: Metadata) -> Connection {
+    let local = Address::Internal { listener: listener.name.clone(), endpoint_id: Arc::from("") };
+    let remote = Address::Internal { listener: Arc::from("internal_client_address"), endpoint_id: Arc::from("") };
+    let mut connection = Connection::new(local, remote);
+    connection.filter_state = filter_state;
+    connection.metadata = metadata;
+    connection.listener = listener.name.clone();
+    connection.direction = listener.direction;
+    connection
+}

@@ -1,1 +1,235 @@
-//! Worker threads.
+//! Worker threads: each has its own runtime, listening sockets, connection pools and shard of every counter.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use waypost_filters::address::Address;
+use waypost_filters::stream::HostInfo;
+
+use crate::cluster::balance::BalanceState;
+use crate::cluster::connect::Sharing;
+use crate::cluster::pool::{Pool, PoolKey};
+use crate::cluster::{Cluster, ClusterTable, Host, OriginalDst, balance};
+use crate::lifecycle::Drain;
+use crate::listener::{Handover, ListenerSet};
+use crate::observe::stats::Store;
+
+/// How often pools are looked through for connections that their peers have closed or that are idle too long.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What all threads of the process share.
+pub struct Shared {
+    /// All clusters.
+    pub clusters: ClusterTable,
+    /// All listeners.
+    pub listeners: ArcSwap<ListenerSet>,
+    /// All stats.
+    pub stats: Arc<Store>,
+    /// Whether the process is draining.
+    pub drain: Drain,
+    /// All workers.
+    pub workers: OnceLock<Vec<WorkerHandle>>,
+}
+
+/// How other threads reach a worker.
+#[derive(Clone)]
+pub struct WorkerHandle {
+    /// Takes connections and streams, and commands.
+    pub sender: mpsc::UnboundedSender<Command>,
+    /// How many connections and tunnelled streams it serves.
+    pub load: Arc<AtomicUsize>,
+}
+
+/// What a worker can be asked to do.
+pub enum Command {
+    /// Serve a listening socket for a listener.
+    Listen(Arc<crate::listener::Listener>, std::net::TcpListener),
+    /// Serve a listening Unix socket for a listener.
+    ListenUnix(Arc<crate::listener::Listener>, std::os::unix::net::UnixListener),
+    /// Serve a connection or stream that another worker accepted.
+    Serve(Handover),
+    /// Close the listening sockets.
+    StopListening,
+    /// End the thread.
+    Stop,
+}
+
+/// A worker, on its own thread.
+pub struct Worker {
+    /// Its number.
+    pub index: usize,
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// How many connections and tunnelled streams it serves.
+    pub load: Arc<AtomicUsize>,
+    pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
+    balance: RefCell<HashMap<u64, BalanceState>>,
+    /// Hosts of `ORIGINAL_DST` clusters, by cluster and address, kept while a pool uses them.
+    original: RefCell<HashMap<(u64, SocketAddr), Arc<Host>>>,
+    random: Cell<u64>,
+    /// Tells accept loops to end.
+    pub stop_listening: tokio::sync::Notify,
+}
+
+impl Worker {
+    fn new(index: usize, shared: Arc<Shared>, load: Arc<AtomicUsize>) -> Rc<Worker> {
+        // A seed that differs between processes and workers; it only spreads load.
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), index);
+        Rc::new(Worker {
+            index,
+            shared,
+            load,
+            pools: RefCell::default(),
+            balance: RefCell::default(),
+            original: RefCell::default(),
+            random: Cell::new(seed | 1),
+            stop_listening: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// A random number (xorshift64*): for load balancing and sampling, not for secrets.
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// Chooses a host of a cluster.
+    pub fn pick(&self, cluster: &Arc<Cluster>, avoid: &[u64]) -> Option<Arc<Host>> {
+        let hosts = cluster.hosts.load();
+        let mut states = self.balance.borrow_mut();
+        let state = states.entry(cluster.id).or_default();
+        balance::pick(cluster.policy, &hosts, state, self.random(), avoid)
+    }
+
+    /// The host of an `ORIGINAL_DST` cluster at an address.
+    pub fn original(&self, cluster: &Arc<Cluster>, config: &OriginalDst, mut address: SocketAddr) -> Arc<Host> {
+        if let Some(port) = config.port {
+            address.set_port(port);
+        }
+        let mut hosts = self.original.borrow_mut();
+        let host = hosts.entry((cluster.id, address)).or_insert_with(|| {
+            let info = HostInfo {
+                address: Address::Ip(address),
+                hostname: Arc::from(""),
+                metadata: waypost_filters::metadata::Metadata::default(),
+            };
+            Arc::new(Host::new(info, config.transport.clone()))
+        });
+        host.clone()
+    }
+
+    /// The pool of connections to a host.
+    pub fn pool(&self, cluster: &Arc<Cluster>, host: &Arc<Host>, sharing: &Sharing, h2: bool) -> Rc<Pool> {
+        // Only an internal listener sees what is shared, so only there it separates pools.
+        let internal = matches!(host.info.address, Address::Internal { .. });
+        let key = PoolKey { host: host.id, sharing: if internal { sharing.key } else { 0 }, h2 };
+        let mut pools = self.pools.borrow_mut();
+        if let Some(pool) = pools.get(&key) {
+            return pool.clone();
+        }
+        let pool = Pool::new(cluster.clone(), host.clone(), if internal { sharing.clone() } else { Sharing::default() });
+        pools.insert(key, pool.clone());
+        pool
+    }
+
+    /// Looks through all pools; drops the empty ones.
+    fn sweep(&self) {
+        let now = Instant::now();
+        let all: Vec<(PoolKey, Rc<Pool>)> = self.pools.borrow().iter().map(|(k, p)| (*k, p.clone())).collect();
+        for (key, pool) in all {
+            let keep = pool.sweep(now);
+            // This list and the map hold the pool; anybody else is about to use it.
+            if !keep && Rc::strong_count(&pool) == 2 {
+                self.pools.borrow_mut().remove(&key);
+            }
+        }
+        self.original.borrow_mut().retain(|_, host| Arc::strong_count(host) > 1);
+    }
+
+    /// Closes idle upstream connections, when the process ends.
+    pub fn close_idle(&self) {
+        self.pools.borrow().values().for_each(|p| p.close_idle());
+    }
+}
+
+/// Starts the workers. They serve nothing until they are told to listen.
+pub fn start(shared: &Arc<Shared>, count: usize) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
+    let mut handles = Vec::new();
+    let mut receivers = Vec::new();
+    for _ in 0..count {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        handles.push(WorkerHandle { sender, load: Arc::default() });
+        receivers.push(receiver);
+    }
+    let loads: Vec<_> = handles.iter().map(|h| h.load.clone()).collect();
+    // Set once; a second call would be a second process in one.
+    let _ = shared.workers.set(handles);
+    receivers
+        .into_iter()
+        .zip(loads)
+        .enumerate()
+        .map(|(index, (receiver, load))| {
+            let shared = shared.clone();
+            std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
+                let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(r) => r,
+                    Err(e) => {
+                        tracing::error!("worker {index}: {e}");
+                        return;
+                    }
+                };
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, run(Worker::new(index, shared, load), receiver));
+                // Whatever still runs ends with the runtime.
+            })
+        })
+        .collect()
+}
+
+async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Listen(listener, socket)) => crate::listener::accept::listen(&worker, listener, socket),
+                Some(Command::ListenUnix(listener, socket)) => crate::listener::accept::listen_unix(&worker, listener, socket),
+                Some(Command::Serve(handover)) => handover.serve(&worker),
+                Some(Command::StopListening) => worker.stop_listening.notify_waiters(),
+                Some(Command::Stop) | None => {
+                    worker.close_idle();
+                    return;
+                }
+            },
+            _ = sweep.tick() => worker.sweep(),
+        }
+    }
+}
+
+/// Counts one connection or stream of a worker while it lives.
+pub struct LoadGuard(Arc<AtomicUsize>);
+
+impl LoadGuard {
+    /// Counts one more.
+    pub fn new(load: &Arc<AtomicUsize>) -> LoadGuard {
+        load.fetch_add(1, Relaxed);
+        LoadGuard(load.clone())
+    }
+}
+
+impl Drop for LoadGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

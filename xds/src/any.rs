@@ -1,25 +1,75 @@
 //! `google.protobuf.Any` in extension configuration: plain, or a `TypedStruct` around JSON.
 
-use crate::{Error, google::protobuf::Any};
+use crate::{
+    Error,
+    google::protobuf::Any,
+    json::{self, Options, type_name as last},
+    messages::typed_struct,
+    validate,
+};
 use prost::{Message, Name};
 use serde_json::Value;
 
-/// Reads the message within; `path` is the field that holds the `Any`.
+/// Reads the message within and checks it ([`validate`]); `path` is the field that holds the `Any`. Fields that a `TypedStruct` has and the message has not are passed over.
 pub fn unpack<M: Message + Name + Default>(any: &Any, path: &str) -> Result<M, Error> {
-    M::decode(any.value.as_slice()).map_err(|error| Error::new(path, error.to_string()))
+    unpack_with(any, path, &Options::ignore_unknown())
+}
+
+/// As [`unpack`], and `options` say what becomes of a `TypedStruct`'s unknown fields.
+pub fn unpack_with<M: Message + Name + Default>(any: &Any, path: &str, options: &Options) -> Result<M, Error> {
+    let wanted = M::full_name();
+    let found = last(&any.type_url);
+    // A TypedStruct may be wanted for itself.
+    if found != wanted
+        && let Some((url, value)) = typed_struct(any).map_err(|error| error.within(path))?
+    {
+        check(&wanted, last(&url), path)?;
+        let wire = json::decode(&value, &wanted, options).map_err(|error| error.within(path))?;
+        return unpack_with(&Any { type_url: url, value: wire }, path, options);
+    }
+    check(&wanted, found, path)?;
+    validate::check(&wanted, &any.value).map_err(|error| error.within(path))?;
+    M::decode(any.value.as_slice()).map_err(|error| Error::new(path, format!("this is not a {wanted}: {error}")))
+}
+
+fn check(wanted: &str, found: &str, path: &str) -> Result<(), Error> {
+    if wanted == found { Ok(()) } else { Err(Error::new(path, format!("expected a {wanted}, found a {found}"))) }
 }
 
 /// The full name of the message within, seen through a `TypedStruct`: what an extension is looked up by.
 pub fn type_name(any: &Any) -> String {
-    any.type_url.rsplit('/').next().unwrap_or_default().to_owned()
+    let url = if is_typed_struct(any) { json::url_and_value(&any.value).ok().map(|(url, _)| url) } else { None };
+    last(url.unwrap_or(&any.type_url)).to_owned()
 }
 
 /// The JSON of a `TypedStruct`, whatever its type; `None` when the `Any` holds something else.
-pub fn struct_value(_any: &Any) -> Result<Option<Value>, Error> {
-    Ok(None)
+pub fn struct_value(any: &Any) -> Result<Option<Value>, Error> {
+    Ok(typed_struct(any)?.map(|(_, value)| value))
 }
 
 /// Wraps a message.
 pub fn pack<M: Message + Name>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
+
+fn is_typed_struct(any: &Any) -> bool {
+    let name = last(&any.type_url);
+    [typed_struct::udpa_v1::TypedStruct::full_name(), typed_struct::xds_v3::TypedStruct::full_name()]
+        .iter()
+        .any(|known| known == name)
+}
+
+/// Type URL and content, in JSON without the detour over Rust's Struct, which would lose the order and depth.
+fn typed_struct(any: &Any) -> Result<Option<(String, Value)>, Error> {
+    if !is_typed_struct(any) {
+        return Ok(None);
+    }
+    let mut parts = json::encode(last(&any.type_url), &any.value, false)?;
+    let mut take = |name: &str| parts.get_mut(name).map(Value::take);
+    let url = take("type_url").and_then(|url| url.as_str().map(str::to_owned)).unwrap_or_default();
+    let value = take("value").unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    Ok(Some((url, value)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ mod error;
 pub mod json;
 pub mod messages;
 mod schema;
+pub mod validate;
+mod wire;
 pub mod yaml;
 
 pub use envoy_types::pb::{cel, envoy, google, opentelemetry};

@@ -1,6 +1,14 @@
 //! The protobuf JSON mapping, by the schema table.
 
-use crate::Error;
+mod decode;
+mod encode;
+mod scalar;
+mod time;
+
+pub(crate) use encode::{fields, joined, type_name, url_and_value};
+pub(crate) use scalar::read_packed;
+
+use crate::{Error, schema, yaml};
 use prost::{Message, Name};
 use serde_json::Value;
 use std::cell::RefCell;
@@ -34,14 +42,17 @@ impl Options {
     }
 }
 
-/// Reads a JSON document.
+/// Reads a JSON document. What Envoy's parser forgives (a comma behind the last item, bare or single-quoted names) is forgiven.
 pub fn parse(text: &str) -> Result<Value, Error> {
-    serde_json::from_str(text).map_err(|error| Error::new("", error.to_string()))
+    serde_json::from_str(text)
+        .or_else(|error| yaml::parse_lenient_json(text).ok_or_else(|| Error::new("", error.to_string())))
 }
 
 /// Turns JSON into the wire form of the message `full_name`.
-pub fn decode(_value: &Value, full_name: &str, _options: &Options) -> Result<Vec<u8>, Error> {
-    Err(Error::new("", format!("not read yet: {full_name}")))
+pub fn decode(value: &Value, full_name: &str, options: &Options) -> Result<Vec<u8>, Error> {
+    let mut wire = Vec::new();
+    decode::Decoder::new(options).message(value, find(full_name)?, &mut wire)?;
+    Ok(wire)
 }
 
 /// Turns JSON into a message.
@@ -50,10 +61,11 @@ pub fn from_value<M: Message + Name + Default>(value: &Value, options: &Options)
     M::decode(wire.as_slice()).map_err(|error| Error::new("", error.to_string()))
 }
 
-/// Turns the wire form of the message `full_name` into JSON as Envoy's `config_dump` shows it: `snake_case` names, enums by name, defaults left
-/// out. With `redact`, fields marked sensitive are hidden.
-pub fn encode(full_name: &str, _wire: &[u8], _redact: bool) -> Result<Value, Error> {
-    Err(Error::new("", format!("not written yet: {full_name}")))
+/// Turns the wire form of the message `full_name` into JSON as Envoy's `config_dump` shows it: `snake_case` names in the order of their
+/// numbers, enums by name, defaults left out, an `Any` of unknown type as base64 under `value`. With `redact`, what is marked
+/// `udpa.annotations.sensitive` is replaced by `[redacted]`, also within an `Any` or a `TypedStruct`.
+pub fn encode(full_name: &str, wire: &[u8], redact: bool) -> Result<Value, Error> {
+    encode::Encoder { redact, depth: 0 }.message(wire, find(full_name)?, encode::Hide::Marked)
 }
 
 /// Turns a message into JSON; see [`encode`].
@@ -66,3 +78,15 @@ pub fn merge<M: Message + Name + Default>(base: &mut M, over: &Value, options: &
     let wire = decode(over, &M::full_name(), options)?;
     base.merge(wire.as_slice()).map_err(|error| Error::new("", error.to_string()))
 }
+
+/// Whether the API (or Istio) has a message of this full name.
+pub fn is_known(full_name: &str) -> bool {
+    schema::Message::find(full_name).is_some()
+}
+
+fn find(full_name: &str) -> Result<schema::Message, Error> {
+    schema::Message::find(full_name).ok_or_else(|| Error::new("", format!("unknown type `{full_name}`")))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

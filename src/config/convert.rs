@@ -1,0 +1,129 @@
+//! Protobuf's small types as Rust's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use waypost_filters::address::Address;
+use waypost_filters::metadata::Metadata;
+use waypost_xds::envoy::config::core::v3 as core;
+use waypost_xds::google::protobuf as pb;
+
+use super::{ConfigError, refuse};
+
+/// A duration; negative ones are refused, as Envoy does.
+pub fn duration(d: Option<pb::Duration>, path: &str) -> Result<Option<Duration>, ConfigError> {
+    d.map(|pb::Duration { seconds, nanos }| match (u64::try_from(seconds), u32::try_from(nanos)) {
+        (Ok(s), Ok(n)) if n < 1_000_000_000 => Ok(Duration::new(s, n)),
+        _ => Err(ConfigError::new(path, "expected a duration that is not negative")),
+    })
+    .transpose()
+}
+
+/// A duration where zero means none.
+pub fn timeout(d: Option<pb::Duration>, path: &str) -> Result<Option<Duration>, ConfigError> {
+    Ok(duration(d, path)?.filter(|d| !d.is_zero()))
+}
+
+/// A duration where zero means none and absence means a default.
+pub fn timeout_or(d: Option<pb::Duration>, default: Duration, path: &str) -> Result<Option<Duration>, ConfigError> {
+    Ok(Some(duration(d, path)?.unwrap_or(default)).filter(|d| !d.is_zero()))
+}
+
+/// A wrapped number.
+pub fn u32_of(v: Option<pb::UInt32Value>) -> Option<u32> {
+    v.map(|pb::UInt32Value { value }| value)
+}
+
+/// A wrapped truth value.
+pub fn bool_of(v: Option<pb::BoolValue>) -> Option<bool> {
+    v.map(|pb::BoolValue { value }| value)
+}
+
+/// `config.core.v3.Address`.
+pub fn address(a: Option<core::Address>, path: &str) -> Result<Address, ConfigError> {
+    use core::address::Address as A;
+    match a.and_then(|core::Address { address }| address) {
+        Some(A::SocketAddress(s)) => {
+            let (a, _) = socket_address(s, &format!("{path}.socket_address"))?;
+            Ok(Address::Ip(a))
+        }
+        Some(A::Pipe(core::Pipe { path: file, mode: _ })) => Ok(Address::Pipe(file.into())),
+        Some(A::EnvoyInternalAddress(core::EnvoyInternalAddress { endpoint_id, address_name_specifier })) => {
+            use core::envoy_internal_address::AddressNameSpecifier::ServerListenerName;
+            match address_name_specifier {
+                Some(ServerListenerName(name)) => {
+                    Ok(Address::Internal { listener: name.into(), endpoint_id: endpoint_id.into() })
+                }
+                None => Err(ConfigError::new(
+                    format!("{path}.envoy_internal_address.server_listener_name"),
+                    "expected a name",
+                )),
+            }
+        }
+        None => Err(ConfigError::new(path, "expected an address")),
+    }
+}
+
+/// `config.core.v3.SocketAddress`, and whether `ipv4_compat` is set.
+pub fn socket_address(s: core::SocketAddress, path: &str) -> Result<(std::net::SocketAddr, bool), ConfigError> {
+    let core::SocketAddress {
+        protocol,
+        address,
+        resolver_name,
+        ipv4_compat,
+        network_namespace_filepath,
+        port_specifier,
+    } = s;
+    refuse(&protocol, path, "protocol")?;
+    refuse(&resolver_name, path, "resolver_name")?;
+    refuse(&network_namespace_filepath, path, "network_namespace_filepath")?;
+    let port = match port_specifier {
+        Some(core::socket_address::PortSpecifier::PortValue(p)) => u16::try_from(p)
+            .map_err(|_| ConfigError::new(format!("{path}.port_value"), "expected a number up to 65535"))?,
+        Some(core::socket_address::PortSpecifier::NamedPort(_)) => {
+            return Err(ConfigError::unsupported(format!("{path}.named_port")));
+        }
+        None => 0,
+    };
+    let ip = address.parse().map_err(|_| {
+        ConfigError::new(format!("{path}.address"), format!("expected an IP address, found '{address}'"))
+    })?;
+    Ok((std::net::SocketAddr::new(ip, port), ipv4_compat))
+}
+
+/// `config.core.v3.Metadata`.
+pub fn metadata(m: Option<core::Metadata>) -> Metadata {
+    let mut out = Metadata::default();
+    // typed_filter_metadata is for extensions that read it; none of ours does, and a dump shows it all the same.
+    if let Some(core::Metadata { filter_metadata, typed_filter_metadata: _ }) = m {
+        for (namespace, fields) in filter_metadata {
+            out.set(namespace.into(), Arc::new(struct_json(fields)));
+        }
+    }
+    out
+}
+
+/// `google.protobuf.Struct` as JSON.
+pub fn struct_json(s: pb::Struct) -> Value {
+    Value::Object(s.fields.into_iter().map(|(k, v)| (k, value_json(v))).collect())
+}
+
+/// `google.protobuf.Value` as JSON.
+pub fn value_json(v: pb::Value) -> Value {
+    use pb::value::Kind;
+    match v.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::NumberValue(n)) => serde_json::Number::from_f64(n).map_or(Value::Null, Value::Number),
+        Some(Kind::StringValue(s)) => Value::String(s),
+        Some(Kind::BoolValue(b)) => Value::Bool(b),
+        Some(Kind::StructValue(s)) => struct_json(s),
+        Some(Kind::ListValue(l)) => Value::Array(l.values.into_iter().map(value_json).collect()),
+    }
+}
+
+impl From<waypost_xds::Error> for ConfigError {
+    fn from(e: waypost_xds::Error) -> ConfigError {
+        ConfigError::new(e.path(), e.reason())
+    }
+}

@@ -1,0 +1,159 @@
+//! A connection's way from its listener to the network filter that takes its bytes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use waypost_filters::connection::Connection;
+use waypost_filters::filter::NetworkStep;
+use waypost_filters::flags::Flag;
+use waypost_filters::format::FormatContext;
+use waypost_filters::stream::StreamInfo;
+
+use super::inspect::{self, Refused};
+use super::{FilterChain, Listener, Terminal};
+use crate::net::Io;
+use crate::net::alarm::timeout_at;
+use crate::worker::Worker;
+
+/// Serves a connection to its end.
+pub async fn serve(worker: &Rc<Worker>, listener: &Arc<Listener>, mut io: Io, mut read: BytesMut, mut connection: Connection) {
+    let stats = &listener.stats;
+    let start = Instant::now();
+    stats.downstream_pre_cx_active.inc();
+    let inspected = inspect::run(listener, &mut io, &mut read, &mut connection).await;
+    stats.downstream_pre_cx_active.dec();
+    if let Err(why) = inspected {
+        match why {
+            Refused::Timeout => stats.downstream_pre_cx_timeout.inc(),
+            Refused::Error => stats.downstream_listener_filter_error.inc(),
+        }
+        return;
+    }
+    stats.downstream_cx_total.inc();
+    let Some(chain) = choose(listener, &connection) else {
+        refuse(listener, connection);
+        // A connection that no chain takes is closed with unread data in its socket, which makes the kernel send a reset, as Envoy's does.
+        return;
+    };
+    let _active = Active::new(listener, start);
+    connection.filter_chain = chain.name.clone();
+    if let Some(tls) = &chain.tls {
+        let io_with_bytes = io.with_prefix(read.split().freeze());
+        let handshake = crate::tls::accept(tls, io_with_bytes);
+        match timeout_at(chain.handshake_timeout.map(|t| start + t), handshake).await {
+            Some(Ok((stream, session, server_name))) => {
+                io = stream;
+                connection.transport_protocol = "tls";
+                if connection.server_name.is_none() {
+                    connection.server_name = server_name;
+                }
+                connection.tls = Some(session);
+            }
+            Some(Err(reason)) => {
+                tracing::debug!("listener {}: TLS: {reason}", listener.name);
+                log(listener, &Arc::new(connection), None, Some(reason));
+                return;
+            }
+            None => {
+                stats.downstream_cx_transport_socket_connect_timeout.inc();
+                return;
+            }
+        }
+    }
+    for filter in &chain.network {
+        if let NetworkStep::Close(reason) = filter.on_new_connection(&mut connection) {
+            log(listener, &Arc::new(connection), None, Some(reason.as_ref().into()));
+            return;
+        }
+    }
+    let connection = Arc::new(connection);
+    match &chain.terminal {
+        Terminal::Http(hcm) => crate::http::manager::serve(worker, hcm, io, read, connection.clone()).await,
+        Terminal::Tcp(proxy) => crate::tcp_proxy::serve(worker, proxy, io, read.freeze(), connection.clone()).await,
+        Terminal::Echo => echo(io, read).await,
+        Terminal::DirectResponse(body) => direct_response(io, body.clone()).await,
+        Terminal::Nothing => {}
+    }
+    if !listener.access_logs.is_empty() {
+        log(listener, &connection, None, None);
+    }
+}
+
+/// The filter chain that takes a connection.
+pub fn choose(listener: &Listener, connection: &Connection) -> Option<Arc<FilterChain>> {
+    listener.chains.get(listener.chain_match.find(connection)?).cloned()
+}
+
+/// Counts and logs a connection that no chain takes.
+pub fn refuse(listener: &Listener, connection: Connection) {
+    listener.stats.no_filter_chain_match.inc();
+    log(listener, &Arc::new(connection), Some(Flag::NoRouteFound), None);
+}
+
+/// Writes the listener's own access log.
+fn log(listener: &Listener, connection: &Arc<Connection>, flag: Option<Flag>, termination: Option<Arc<str>>) {
+    if listener.access_logs.is_empty() {
+        return;
+    }
+    let now = Instant::now();
+    let age = connection.start.elapsed().unwrap_or_default();
+    let mut info = StreamInfo::new(connection.clone(), 0, now.checked_sub(age).unwrap_or(now), connection.start);
+    if let Some(flag) = flag {
+        info.flags.set(flag);
+        info.details = Some("filter_chain_not_found".into());
+    }
+    info.termination_details = termination.map(|t| t.to_string().into());
+    info.timing.complete = Some(age);
+    for log in &listener.access_logs {
+        log.record(&FormatContext::of_info(&info));
+    }
+}
+
+/// Counts a connection while it lives.
+pub struct Active {
+    listener: Arc<Listener>,
+    start: Instant,
+}
+
+impl Active {
+    /// Counts one more.
+    pub fn new(listener: &Arc<Listener>, start: Instant) -> Active {
+        listener.stats.downstream_cx_active.inc();
+        Active { listener: listener.clone(), start }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.listener.stats.downstream_cx_active.dec();
+        self.listener.stats.downstream_cx_destroy.inc();
+        self.listener.stats.downstream_cx_length_ms.record(self.start.elapsed().as_millis() as u64);
+    }
+}
+
+/// `envoy.filters.network.echo`: what comes in goes out.
+async fn echo(mut io: Io, read: BytesMut) {
+    use tokio::io::AsyncWriteExt;
+    let mut data = read;
+    loop {
+        if io.write_all(&data).await.is_err() || io.flush().await.is_err() {
+            return;
+        }
+        data.clear();
+        match std::future::poll_fn(|cx| io.poll_fill(cx, &mut data)).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    let _ = io.shutdown().await;
+}
+
+/// `envoy.filters.network.direct_response`: one answer, then the end.
+async fn direct_response(mut io: Io, body: bytes::Bytes) {
+    use tokio::io::AsyncWriteExt;
+    if io.write_all(&body).await.is_ok() {
+        let _ = io.shutdown().await;
+    }
+}

@@ -1,0 +1,213 @@
+//! Every kind of byte stream that a connection runs over.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::queue::WriteQueue;
+use super::tunnel::Tunnel;
+
+/// How much is read from a socket at once: a full TLS record, which is also HTTP/2's usual frame.
+const READ_SIZE: usize = 16 * 1024;
+
+/// A byte stream.
+pub enum Io {
+    /// A TCP connection.
+    Tcp(TcpStream),
+    /// A Unix domain socket.
+    Unix(UnixStream),
+    /// A CONNECT stream of an HTTP/2 connection.
+    Tunnel(Tunnel),
+    /// One end of an in-memory pipe between an internal endpoint and an internal listener.
+    Pipe(DuplexStream),
+    /// TLS, where we are the server.
+    TlsServer(Box<tokio_rustls::server::TlsStream<Io>>),
+    /// TLS, where we are the client.
+    TlsClient(Box<tokio_rustls::client::TlsStream<Io>>),
+    /// Bytes that an inspector has read already, and the stream they came from.
+    Replay(Box<(Bytes, Io)>),
+}
+
+impl Io {
+    /// Puts bytes that were read before back in front.
+    pub fn with_prefix(self, prefix: Bytes) -> Io {
+        if prefix.is_empty() { self } else { Io::Replay(Box::new((prefix, self))) }
+    }
+
+    /// Reads into a buffer that grows as needed. Ready with 0 at the end of the stream.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        if let Io::Tunnel(t) = self {
+            let chunk = ready!(t.poll_chunk(cx))?;
+            let n = chunk.len();
+            if buf.is_empty() {
+                // Whoever held the buffer's memory keeps it; a chunk that nobody else holds becomes the buffer.
+                match chunk.try_into_mut() {
+                    Ok(owned) => *buf = owned,
+                    Err(shared) => buf.extend_from_slice(&shared),
+                }
+            } else {
+                buf.extend_from_slice(&chunk);
+            }
+            return Poll::Ready(Ok(n));
+        }
+        if buf.capacity() - buf.len() < 1024 {
+            buf.reserve(READ_SIZE);
+        }
+        tokio_util_poll_read(Pin::new(self), cx, buf)
+    }
+
+    /// The next data, without a copy where it can be; empty at the end.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<Bytes>> {
+        match self {
+            Io::Tunnel(t) => t.poll_chunk(cx),
+            _ => {
+                buf.reserve(READ_SIZE);
+                ready!(tokio_util_poll_read(Pin::new(self), cx, buf))?;
+                Poll::Ready(Ok(buf.split().freeze()))
+            }
+        }
+    }
+
+    /// Writes what is queued. Ready when all of it has been handed over and flushed.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, queue: &mut WriteQueue) -> Poll<io::Result<()>> {
+        if let Io::Tunnel(t) = self {
+            while let Some(mut data) = queue.pop() {
+                while !data.is_empty() {
+                    match t.poll_send(cx, &mut data) {
+                        Poll::Ready(Ok(_)) => {}
+                        Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                        Poll::Pending => {
+                            queue.unpop(data);
+                            return Poll::Pending;
+                        }
+                    }
+                }
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let mut wrote = false;
+        while !queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let count = queue.slices(&mut slices);
+            let n = ready!(Pin::new(&mut *self).poll_write_vectored(cx, slices.get(..count).unwrap_or_default()))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            queue.advance(n);
+            wrote = true;
+        }
+        if wrote || matches!(self, Io::TlsServer(_) | Io::TlsClient(_)) {
+            return Pin::new(self).poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends our direction.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_shutdown(cx)
+    }
+
+    /// Whether there is anything to read, or the end, without waiting: an idle pooled connection that says yes is of no more use.
+    pub fn is_readable(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut byte = [0u8; 1];
+        let mut buf = ReadBuf::new(&mut byte);
+        Pin::new(self).poll_read(cx, &mut buf).is_ready()
+    }
+
+    /// The socket's own addresses (local, remote), if there is a socket.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Io::Tcp(s) => Some(s),
+            Io::TlsServer(s) => s.get_ref().0.tcp(),
+            Io::TlsClient(s) => s.get_ref().0.tcp(),
+            Io::Replay(r) => r.1.tcp(),
+            Io::Unix(_) | Io::Tunnel(_) | Io::Pipe(_) => None,
+        }
+    }
+}
+
+/// One read into the spare capacity of a buffer.
+fn tokio_util_poll_read(io: Pin<&mut Io>, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+    use bytes::BufMut;
+    // A limit keeps one read from filling a buffer that happens to be large.
+    let mut limited = (&mut *buf).limit(READ_SIZE);
+    let mut fut = std::pin::pin!(tokio::io::AsyncReadExt::read_buf(io.get_mut(), &mut limited));
+    std::future::Future::poll(fut.as_mut(), cx)
+}
+
+macro_rules! delegate {
+    ($self:ident, $io:ident => $call:expr, tunnel $t:ident => $tunnel:expr) => {
+        match $self.get_mut() {
+            Io::Tcp($io) => $call,
+            Io::Unix($io) => $call,
+            Io::Pipe($io) => $call,
+            Io::TlsServer(boxed) => {
+                let $io = &mut **boxed;
+                $call
+            }
+            Io::TlsClient(boxed) => {
+                let $io = &mut **boxed;
+                $call
+            }
+            Io::Replay(boxed) => {
+                let $io = &mut boxed.1;
+                $call
+            }
+            Io::Tunnel($t) => $tunnel,
+        }
+    };
+}
+
+impl AsyncRead for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Io::Replay(r) = &mut *self
+            && !r.0.is_empty()
+        {
+            let n = r.0.len().min(buf.remaining());
+            buf.put_slice(&r.0.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        delegate!(self, io => Pin::new(io).poll_read(cx, buf), tunnel t => t.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        delegate!(self, io => Pin::new(io).poll_write(cx, data), tunnel t => {
+            let mut data = Bytes::copy_from_slice(data.get(..data.len().min(READ_SIZE)).unwrap_or_default());
+            t.poll_send(cx, &mut data)
+        })
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        delegate!(self, io => Pin::new(io).poll_write_vectored(cx, slices), tunnel t => {
+            let mut joined = BytesMut::new();
+            for s in slices {
+                if joined.len() < READ_SIZE {
+                    joined.extend_from_slice(s);
+                }
+            }
+            t.poll_send(cx, &mut joined.freeze())
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, io => Pin::new(io).poll_flush(cx), tunnel _t => Poll::Ready(Ok(())))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, io => Pin::new(io).poll_shutdown(cx), tunnel t => Poll::Ready(t.finish()))
+    }
+}

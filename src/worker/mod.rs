@@ -138,7 +138,8 @@ impl Worker {
         if let Some(pool) = pools.get(&key) {
             return pool.clone();
         }
-        let pool = Pool::new(cluster.clone(), host.clone(), if internal { sharing.clone() } else { Sharing::default() });
+        let pool =
+            Pool::new(cluster.clone(), host.clone(), if internal { sharing.clone() } else { Sharing::default() });
         pools.insert(key, pool.clone());
         pool
     }

@@ -237,7 +237,7 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) {
     let scheme = if connection.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let mut server = H1Server::new(io, read, BUFFER_LIMIT);
     server.enable_trailers = hcm.http1.enable_trailers;
-    server.proper_case = hcm.http1.casing == HeaderCasing::ProperWords;
+    server.proper_case = hcm.http1.casing == HeaderCasing::ProperCaseWords;
     let mut alarm = Alarm::default();
     loop {
         let next = next_request(connection, &mut server, &limits, scheme, &mut alarm).await;

@@ -70,7 +70,7 @@ impl Mapper {
                 Some(status.ok_or_else(error)?)
             }
         };
-        let headers = HeaderOps::compile(headers_to_add, Vec::new(), path);
+        let headers = HeaderOps::compile(headers_to_add, Vec::new(), waypost_filters::format::header_ops::Side::Response, path);
         Ok(Mapper {
             filter: Filter::compile(filter, path)?,
             status,

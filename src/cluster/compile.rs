@@ -252,11 +252,21 @@ fn original_dst(
             u16::try_from(p).map_err(|_| ConfigError::new(format!("{path}.upstream_port_override"), "expected a port"))
         })
         .transpose()?;
-    let metadata_key = metadata_key.map(|k| {
-        use waypost_xds::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
-        let segments = k.path.into_iter().filter_map(|s| s.segment.map(|Segment::Key(k)| k)).collect();
-        (k.key, segments)
-    });
+    let metadata_key = metadata_key
+        .map(|k| {
+            use waypost_xds::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
+            let segments = k
+                .path
+                .into_iter()
+                .filter_map(|s| s.segment)
+                .map(|s| match s {
+                    Segment::Key(key) => Ok(key),
+                    Segment::Index(_) => Err(ConfigError::unsupported(format!("{path}.metadata_key.path.index"))),
+                })
+                .collect::<Result<_, _>>()?;
+            Ok::<_, ConfigError>((k.key, segments))
+        })
+        .transpose()?;
     Ok(OriginalDst { header, port, metadata_key, transport: transports.default() })
 }
 

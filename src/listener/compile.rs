@@ -194,8 +194,8 @@ fn balance(config: Option<l::ConnectionBalanceConfig>, path: &str) -> Result<boo
         Some(BalanceType::ExtendBalance(_)) => {
             Err(ConfigError::unsupported(format!("{path}.connection_balance_config.extend_balance")))
         }
-        Some(BalanceType::RandomBalance(_)) => {
-            Err(ConfigError::unsupported(format!("{path}.connection_balance_config.random_balance")))
+        Some(BalanceType::CpuLocalityBalance(_)) => {
+            Err(ConfigError::unsupported(format!("{path}.connection_balance_config.cpu_locality_balance")))
         }
     }
 }

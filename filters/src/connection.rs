@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+pub use crate::pem::Pem;
+
 use crate::address::Address;
 use crate::filter_state::FilterState;
 use crate::metadata::Metadata;
@@ -121,9 +123,9 @@ pub struct CertificateInfo {
     /// The serial number, lower-case hex.
     pub serial: String,
     /// The certificate as URL-encoded PEM.
-    pub pem_encoded: String,
+    pub pem_encoded: Pem,
     /// The whole chain as URL-encoded PEM.
-    pub chain_pem_encoded: String,
+    pub chain_pem_encoded: Pem,
     /// Not valid before, seconds since the epoch.
     pub not_before: i64,
     /// Not valid after, seconds since the epoch.

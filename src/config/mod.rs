@@ -2,6 +2,9 @@
 
 pub mod convert;
 
+use waypost_filters::format::header_ops::HeaderOpsError;
+use waypost_filters::matcher::MatcherError;
+
 use crate::cluster::ClusterTable;
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
@@ -50,6 +53,24 @@ impl ConfigError {
     /// A field whose meaning is not built yet.
     pub fn unsupported(path: impl Into<String>) -> ConfigError {
         ConfigError::new(path, "not supported yet")
+    }
+}
+
+impl From<waypost_xds::Error> for ConfigError {
+    fn from(e: waypost_xds::Error) -> ConfigError {
+        ConfigError { path: e.path, reason: e.reason }
+    }
+}
+
+impl From<MatcherError> for ConfigError {
+    fn from(e: MatcherError) -> ConfigError {
+        ConfigError { path: e.path, reason: e.reason }
+    }
+}
+
+impl From<HeaderOpsError> for ConfigError {
+    fn from(e: HeaderOpsError) -> ConfigError {
+        ConfigError { path: e.path, reason: e.reason }
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Descriptor {
     pub enum_type: Vec<Enum>,
     #[prost(message, optional, tag = "7")]
     pub options: Option<MessageOptions>,
+    #[prost(message, repeated, tag = "8")]
+    pub oneof_decl: Vec<Oneof>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -71,6 +73,22 @@ pub struct FieldOptions {
     /// `udpa.annotations.sensitive`.
     #[prost(bool, tag = "76569463")]
     pub sensitive: bool,
+    /// `validate.rules`, a message `validate.FieldRules`, as it is on the wire.
+    #[prost(bytes = "vec", tag = "1071")]
+    pub rules: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Oneof {
+    #[prost(message, optional, tag = "2")]
+    pub options: Option<OneofOptions>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct OneofOptions {
+    /// `validate.required`.
+    #[prost(bool, tag = "1071")]
+    pub required: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -3,11 +3,11 @@
 //! | section | record |
 //! |---|---|
 //! | header | number of messages, enums, then where messages, fields, enums, values and strings begin: u32 each |
-//! | messages, by name | name u32 + u16, shape u8, 0 u8, first field u32, fields u16, 0 u16 |
-//! | fields, by message and number | number u32, name u32 + u16, kind u8, flags u8, type u16, oneof u16 |
+//! | messages, by name | name u32 + u16, shape u8, 0 u8, first field u32, fields u16, set of required oneofs u16 |
+//! | fields, by message and number | number u32, name u32 + u16, kind u8, flags u8, type u16, oneof u16, rules u32 + u16, 0 u16 |
 //! | enums, by name | name u32 + u16, values u16, first value u32 |
 //! | values, by enum in their order | number i32, name u32 + u16, 0 u16 |
-//! | strings | each once |
+//! | strings | each once, and the validation rules as protobuf wire |
 
 use crate::descriptor::{Descriptor, Enum, Field, File};
 use std::collections::{BTreeMap, HashMap};
@@ -51,15 +51,16 @@ fn join(scope: &str, name: &str) -> String {
 #[derive(Default)]
 struct Strings {
     bytes: Vec<u8>,
-    known: HashMap<String, u32>,
+    known: HashMap<Vec<u8>, u32>,
 }
 
 impl Strings {
     /// Offset and length.
-    fn put(&mut self, into: &mut Vec<u8>, text: &str) {
+    fn put(&mut self, into: &mut Vec<u8>, text: impl AsRef<[u8]>) {
+        let text = text.as_ref();
         let at = *self.known.entry(text.to_owned()).or_insert_with(|| {
             let at = self.bytes.len() as u32;
-            self.bytes.extend_from_slice(text.as_bytes());
+            self.bytes.extend_from_slice(text);
             at
         });
         into.extend_from_slice(&at.to_le_bytes());
@@ -91,7 +92,7 @@ pub fn build(files: &[File]) -> Vec<u8> {
         messages.extend_from_slice(&[shape(name, message), 0]);
         messages.extend_from_slice(&count.to_le_bytes());
         messages.extend_from_slice(&u16::try_from(message.field.len()).unwrap().to_le_bytes());
-        messages.extend_from_slice(&[0; 2]);
+        messages.extend_from_slice(&required_oneofs(message).to_le_bytes());
         let mut sorted: Vec<&Field> = message.field.iter().collect();
         sorted.sort_by_key(|field| field.number);
         for field in sorted {
@@ -116,6 +117,9 @@ pub fn build(files: &[File]) -> Vec<u8> {
             let oneof =
                 field.oneof_index.filter(|_| !field.proto3_optional).map_or(u16::MAX, |at| u16::try_from(at).unwrap());
             fields.extend_from_slice(&oneof.to_le_bytes());
+            strings
+                .put(&mut fields, field.options.as_ref().map(|options| options.rules.as_slice()).unwrap_or_default());
+            fields.extend_from_slice(&[0; 2]);
             count += 1;
         }
     }
@@ -152,6 +156,13 @@ fn index<'a>(names: impl Iterator<Item = &'a String>) -> HashMap<&'a str, u16> {
         .enumerate()
         .map(|(at, name)| (name.as_str(), u16::try_from(at).expect("the table has room for 65535 types")))
         .collect()
+}
+
+fn required_oneofs(message: &Descriptor) -> u16 {
+    let required = |index: &usize| message.oneof_decl[*index].options.as_ref().is_some_and(|options| options.required);
+    (0..message.oneof_decl.len())
+        .filter(required)
+        .fold(0, |set, index| set | 1u16.checked_shl(index as u32).expect("the table has room for 16 oneofs"))
 }
 
 fn is_map_entry(message: &Descriptor) -> bool {

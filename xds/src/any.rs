@@ -5,11 +5,12 @@ use crate::{
     google::protobuf::Any,
     json::{self, Options, type_name as last},
     messages::typed_struct,
+    validate,
 };
 use prost::{Message, Name};
 use serde_json::Value;
 
-/// Reads the message within; `path` is the field that holds the `Any`. Fields that a `TypedStruct` has and the message has not are passed over.
+/// Reads the message within and checks it ([`validate`]); `path` is the field that holds the `Any`. Fields that a `TypedStruct` has and the message has not are passed over.
 pub fn unpack<M: Message + Name + Default>(any: &Any, path: &str) -> Result<M, Error> {
     unpack_with(any, path, &Options::ignore_unknown())
 }
@@ -23,9 +24,11 @@ pub fn unpack_with<M: Message + Name + Default>(any: &Any, path: &str, options: 
         && let Some((url, value)) = typed_struct(any).map_err(|error| error.within(path))?
     {
         check(&wanted, last(&url), path)?;
-        return json::from_value(&value, options).map_err(|error| error.within(path));
+        let wire = json::decode(&value, &wanted, options).map_err(|error| error.within(path))?;
+        return unpack_with(&Any { type_url: url, value: wire }, path, options);
     }
     check(&wanted, found, path)?;
+    validate::check(&wanted, &any.value).map_err(|error| error.within(path))?;
     M::decode(any.value.as_slice()).map_err(|error| Error::new(path, format!("this is not a {wanted}: {error}")))
 }
 

@@ -14,7 +14,7 @@ const VALUES: usize = 20;
 const STRINGS: usize = 24;
 
 const MESSAGE_SIZE: usize = 16;
-const FIELD_SIZE: usize = 16;
+const FIELD_SIZE: usize = 24;
 const ENUM_SIZE: usize = 12;
 const VALUE_SIZE: usize = 12;
 
@@ -89,6 +89,8 @@ pub struct Field {
     pub kind: Kind,
     /// Which of the message's oneofs it belongs to.
     pub oneof: Option<u16>,
+    /// A `validate.FieldRules`; empty when there are none.
+    pub rules: &'static [u8],
     flags: u8,
 }
 
@@ -128,8 +130,13 @@ impl Message {
         first..first + usize::from(u16_at(self.at() + 12))
     }
 
+    /// The oneofs of which one field must be set.
+    pub fn required_oneofs(self) -> impl Iterator<Item = u16> {
+        let set = u16_at(self.at() + 14);
+        (0..16).filter(move |oneof| set >> oneof & 1 == 1)
+    }
+
     /// The fields, by number.
-    #[cfg(test)]
     pub fn fields(self) -> impl Iterator<Item = Field> {
         self.field_range().map(Field::read)
     }
@@ -179,6 +186,7 @@ impl Field {
         };
         let oneof = Some(u16_at(at + 14)).filter(|oneof| *oneof != u16::MAX);
         Self {
+            rules: slice_at(at + 16),
             number: u32::try_from(u32_at(at)).unwrap_or_default(),
             name: Self::name_at(index),
             kind,
@@ -311,11 +319,12 @@ fn i32_at(at: usize) -> i32 {
 
 /// A string by its offset and length.
 fn text_at(at: usize) -> &'static str {
+    std::str::from_utf8(slice_at(at)).unwrap_or_default()
+}
+
+fn slice_at(at: usize) -> &'static [u8] {
     let start = section(STRINGS) + u32_at(at);
-    TABLE
-        .get(start..start + usize::from(u16_at(at + 4)))
-        .and_then(|bytes| std::str::from_utf8(bytes).ok())
-        .unwrap_or_default()
+    TABLE.get(start..start + usize::from(u16_at(at + 4))).unwrap_or_default()
 }
 
 #[cfg(test)]

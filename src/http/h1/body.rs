@@ -1,7 +1,7 @@
 //! Message bodies: bytes → data and trailers.
 
 use ::http::{HeaderMap, HeaderName};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
 use super::error::H1Error;
@@ -131,17 +131,17 @@ impl BodyDecoder {
                 }
                 State::ChunkEnd => match (buf.first(), buf.get(1)) {
                     (Some(b'\r'), Some(b'\n')) => {
-                        let _ = buf.split_to(2);
+                        buf.advance(2);
                         self.state = State::ChunkSize(0);
                     }
                     (None, _) | (Some(b'\r'), None) => return Ok(Decoded::NeedMore),
                     _ => return Err(H1Error::CODEC),
                 },
                 State::ChunkSize(searched) => {
-                    let Some(line) = chunk_line(buf, searched)? else { return Ok(Decoded::NeedMore) };
-                    self.state = match parse_chunk_size(&line)? {
-                        0 => State::Trailers(ScanState::default()),
-                        size => State::ChunkData(size),
+                    self.state = match take_chunk_size(buf, searched)? {
+                        None => return Ok(Decoded::NeedMore),
+                        Some(0) => State::Trailers(ScanState::default()),
+                        Some(size) => State::ChunkData(size),
                     };
                 }
                 State::Trailers(scan) => {
@@ -171,8 +171,8 @@ fn take(buf: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     Some(buf.split_to(count).freeze())
 }
 
-/// Takes a line with a chunk size off, without its CRLF.
-fn chunk_line(buf: &mut BytesMut, searched: &mut usize) -> Result<Option<BytesMut>, H1Error> {
+/// Takes the line with a chunk size off.
+fn take_chunk_size(buf: &mut BytesMut, searched: &mut usize) -> Result<Option<u64>, H1Error> {
     let window = buf.get(..buf.len().min(MAX_CHUNK_LINE)).unwrap_or_default();
     let Some(at) = window.get(*searched..).and_then(|rest| memchr(b'\n', rest)) else {
         *searched = window.len();
@@ -180,12 +180,11 @@ fn chunk_line(buf: &mut BytesMut, searched: &mut usize) -> Result<Option<BytesMu
         let hopeless = window.first().is_some_and(|first| !first.is_ascii_hexdigit());
         return if hopeless || window.len() == MAX_CHUNK_LINE { Err(H1Error::CODEC) } else { Ok(None) };
     };
-    let mut line = buf.split_to(searched.saturating_add(at).saturating_add(1));
-    if !line.ends_with(b"\r\n") {
-        return Err(H1Error::CODEC);
-    }
-    line.truncate(line.len().saturating_sub(2));
-    Ok(Some(line))
+    let end = searched.saturating_add(at);
+    let line = window.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(H1Error::CODEC)?;
+    let size = parse_chunk_size(line)?;
+    buf.advance(end.saturating_add(1));
+    Ok(Some(size))
 }
 
 /// Hex digits, and nothing or extensions, which are dropped. Envoy is laxer: it takes what follows a space for one.

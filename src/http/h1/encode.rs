@@ -256,6 +256,7 @@ pub fn reason_phrase(status: StatusCode) -> &'static str {
         422 => "Unprocessable Entity",
         423 => "Locked",
         424 => "Failed Dependency",
+        425 => "Too Early",
         426 => "Upgrade Required",
         428 => "Precondition Required",
         429 => "Too Many Requests",
@@ -271,6 +272,8 @@ pub fn reason_phrase(status: StatusCode) -> &'static str {
         508 => "Loop Detected",
         510 => "Not Extended",
         511 => "Network Authentication Required",
+        // Envoy's enumeration of codes has a name for its end.
+        599 => "Last Unassigned Server Error Code",
         _ => "Unknown",
     }
 }

@@ -43,9 +43,8 @@ impl Framing {
         headers: &HeaderMap,
         end: bool,
     ) -> Self {
-        if status.is_informational() || status == StatusCode::NO_CONTENT {
-            Self::None
-        } else if *method == Method::CONNECT && status.is_success() {
+        let tunnel = *method == Method::CONNECT && status.is_success();
+        if tunnel || status.is_informational() || status == StatusCode::NO_CONTENT {
             Self::None
         } else if headers.contains_key(header::CONTENT_LENGTH) || status == StatusCode::NOT_MODIFIED {
             Self::Headers

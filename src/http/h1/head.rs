@@ -1,7 +1,7 @@
 //! What request heads, response heads and trailers share: finding the end, and the header lines.
 
 use ::http::{HeaderName, HeaderValue};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 
 use super::error::H1Error;
@@ -49,13 +49,11 @@ pub(super) fn skip_blank_lines(buf: &mut BytesMut) -> bool {
             (Some(b'\n'), _) => blank = blank.saturating_add(1),
             (Some(b'\r'), Some(b'\n')) => blank = blank.saturating_add(2),
             (None, _) | (Some(b'\r'), None) => {
-                let _ = buf.split_to(blank);
+                buf.advance(blank);
                 return false;
             }
             _ => {
-                if blank > 0 {
-                    let _ = buf.split_to(blank);
-                }
+                buf.advance(blank);
                 return true;
             }
         }

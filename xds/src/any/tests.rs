@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy,
+    envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier},
     google::protobuf::{Empty, StringValue},
 };
 use serde_json::json;
@@ -14,15 +14,19 @@ fn typed(wrapper: &str, inner: &str, value: &Value) -> Any {
 
 #[test]
 fn a_message_is_unpacked_plain_or_from_a_typed_struct() {
-    let plain = pack(&TcpProxy { stat_prefix: "a".to_owned(), ..TcpProxy::default() });
+    let plain = pack(&TcpProxy {
+        stat_prefix: "a".to_owned(),
+        cluster_specifier: Some(ClusterSpecifier::Cluster("b".to_owned())),
+        ..TcpProxy::default()
+    });
     assert_eq!(type_name(&plain), TCP_PROXY);
     assert_eq!(struct_value(&plain).unwrap(), None);
     assert_eq!(unpack::<TcpProxy>(&plain, "x").unwrap().stat_prefix, "a");
     for wrapper in ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"] {
-        let any = typed(wrapper, TCP_PROXY, &json!({"statPrefix": "a"}));
+        let any = typed(wrapper, TCP_PROXY, &json!({"statPrefix": "a", "cluster": "b"}));
         assert_eq!(type_name(&any), TCP_PROXY);
         assert_eq!(unpack::<TcpProxy>(&any, "x").unwrap().stat_prefix, "a");
-        assert_eq!(struct_value(&any).unwrap(), Some(json!({"statPrefix": "a"})));
+        assert_eq!(struct_value(&any).unwrap(), Some(json!({"statPrefix": "a", "cluster": "b"})));
     }
 }
 
@@ -43,10 +47,13 @@ fn errors_name_the_field_from_the_outside() {
     let wrong = typed("udpa.type.v1.TypedStruct", TCP_PROXY, &json!({"stat_prefix": 5, "cluste": "a"}));
     let error = unpack::<TcpProxy>(&wrong, "filters[0].typed_config").unwrap_err();
     assert_eq!(error.to_string(), "filters[0].typed_config.stat_prefix: expected a string, found a number");
-    let unknown = typed("udpa.type.v1.TypedStruct", TCP_PROXY, &json!({"cluste": "a"}));
-    assert_eq!(unpack::<TcpProxy>(&unknown, "x").unwrap(), TcpProxy::default());
+    let unknown =
+        typed("udpa.type.v1.TypedStruct", TCP_PROXY, &json!({"stat_prefix": "a", "cluster": "b", "cluste": "a"}));
+    assert_eq!(unpack::<TcpProxy>(&unknown, "x").unwrap().stat_prefix, "a");
     let error = unpack_with::<TcpProxy>(&unknown, "x", &Options::reject_unknown()).unwrap_err();
     assert_eq!(error.to_string(), format!("x.cluste: {TCP_PROXY} has no such field"));
+    let error = unpack::<TcpProxy>(&pack(&TcpProxy::default()), "x").unwrap_err();
+    assert_eq!(error.to_string(), "x: one of cluster, weighted_clusters is required");
     let error = unpack::<TcpProxy>(&pack(&Empty {}), "x").unwrap_err();
     assert_eq!(error.to_string(), format!("x: expected a {TCP_PROXY}, found a google.protobuf.Empty"));
     let error = unpack::<Empty>(&wrong, "x").unwrap_err();

@@ -5,7 +5,8 @@ mod encode;
 mod scalar;
 mod time;
 
-pub(crate) use encode::{type_name, url_and_value};
+pub(crate) use encode::{fields, joined, type_name, url_and_value};
+pub(crate) use scalar::read_packed;
 
 use crate::{Error, schema, yaml};
 use prost::{Message, Name};
@@ -72,7 +73,7 @@ pub fn to_value<M: Message + Name>(message: &M, redact: bool) -> Result<Value, E
     encode(&M::full_name(), &message.encode_to_vec(), redact)
 }
 
-/// Merges a second document over a message as `--config-yaml` does: scalars are replaced, lists appended, messages merged.
+/// Merges a second document (scalars replaced, lists appended, messages merged) over a message as `--config-yaml` does.
 pub fn merge<M: Message + Name + Default>(base: &mut M, over: &Value, options: &Options) -> Result<(), Error> {
     let wire = decode(over, &M::full_name(), options)?;
     base.merge(wire.as_slice()).map_err(|error| Error::new("", error.to_string()))
@@ -88,4 +89,4 @@ fn find(full_name: &str) -> Result<schema::Message, Error> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,0 +1,198 @@
+//! `config.route.v3.HeaderMatcher` and `CookieMatcher`.
+
+use ::http::{HeaderMap, HeaderName};
+use waypost_xds::envoy::config::route::v3 as proto;
+use waypost_xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use waypost_xds::envoy::r#type::v3::Int64Range;
+
+use super::{MatcherError, Regex, StringMatcher, required};
+use crate::head::{RequestHead, ResponseHead};
+
+/// What a header must look like. Each of its values is looked at on its own; one that matches is enough.
+#[derive(Clone, Debug)]
+pub struct HeaderMatcher {
+    name: Name,
+    test: Test,
+    invert: bool,
+    missing_is_empty: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Name {
+    Header(HeaderName),
+    Method,
+    Scheme,
+    Authority,
+    Path,
+    /// The header `upgrade`, which the head keeps apart.
+    Upgrade,
+    Status,
+    /// A pseudo header that no message has.
+    Nowhere,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    Present(bool),
+    String(StringMatcher),
+    /// From, and up to but not including.
+    Range(i64, i64),
+}
+
+impl HeaderMatcher {
+    /// Compiles a `HeaderMatcher`.
+    pub fn compile(matcher: proto::HeaderMatcher, path: &str) -> Result<HeaderMatcher, MatcherError> {
+        let proto::HeaderMatcher { name, invert_match, treat_missing_header_as_empty, header_match_specifier } =
+            matcher;
+        let exact = StringMatcher::exact;
+        let filled = |s: String, field: &str| {
+            if s.is_empty() {
+                return Err(MatcherError::new(format!("{path}.{field}"), "value length must be at least 1 characters"));
+            }
+            Ok(s)
+        };
+        let test = match header_match_specifier {
+            None => Test::Present(true),
+            Some(HeaderMatchSpecifier::PresentMatch(present)) => Test::Present(present),
+            Some(HeaderMatchSpecifier::ExactMatch(s)) => Test::String(exact(s)),
+            Some(HeaderMatchSpecifier::PrefixMatch(s)) => {
+                Test::String(StringMatcher::prefix(filled(s, "prefix_match")?))
+            }
+            Some(HeaderMatchSpecifier::SuffixMatch(s)) => {
+                Test::String(StringMatcher::suffix(filled(s, "suffix_match")?))
+            }
+            Some(HeaderMatchSpecifier::ContainsMatch(s)) => {
+                Test::String(StringMatcher::contains(filled(s, "contains_match")?.as_bytes()))
+            }
+            Some(HeaderMatchSpecifier::SafeRegexMatch(r)) => {
+                Test::String(StringMatcher::regex(Regex::compile(r, &format!("{path}.safe_regex_match"))?))
+            }
+            Some(HeaderMatchSpecifier::RangeMatch(Int64Range { start, end })) => Test::Range(start, end),
+            Some(HeaderMatchSpecifier::StringMatch(s)) => {
+                Test::String(StringMatcher::compile(s, &format!("{path}.string_match"))?)
+            }
+        };
+        let name = Name::compile(&name, &format!("{path}.name"))?;
+        Ok(HeaderMatcher { name, test, invert: invert_match, missing_is_empty: treat_missing_header_as_empty })
+    }
+
+    /// Compiles a repeated field; all must match.
+    pub fn compile_all(matchers: Vec<proto::HeaderMatcher>, path: &str) -> Result<Box<[HeaderMatcher]>, MatcherError> {
+        matchers.into_iter().enumerate().map(|(i, m)| HeaderMatcher::compile(m, &format!("{path}[{i}]"))).collect()
+    }
+
+    /// Whether a request matches.
+    pub fn matches(&self, head: &RequestHead) -> bool {
+        match &self.name {
+            Name::Header(name) => self.decide(values(&head.headers, name)),
+            Name::Method => self.decide(std::iter::once(head.method.as_str().as_bytes())),
+            Name::Scheme => self.decide(std::iter::once(head.scheme.as_str().as_bytes())),
+            Name::Authority => self.decide(head.authority.iter().map(|v| v.as_bytes())),
+            Name::Path => self.decide(head.path.iter().map(|v| v.as_bytes())),
+            Name::Upgrade => self.decide(head.upgrade.iter().map(|v| v.as_bytes())),
+            Name::Status | Name::Nowhere => self.decide(std::iter::empty()),
+        }
+    }
+
+    /// Whether a response matches.
+    pub fn matches_response(&self, head: &ResponseHead) -> bool {
+        match &self.name {
+            Name::Header(name) => self.decide(values(&head.headers, name)),
+            Name::Upgrade => self.decide(values(&head.headers, &::http::header::UPGRADE)),
+            Name::Status => self.decide(std::iter::once(head.status.as_str().as_bytes())),
+            Name::Method | Name::Scheme | Name::Authority | Name::Path | Name::Nowhere => {
+                self.decide(std::iter::empty())
+            }
+        }
+    }
+
+    /// Whether plain headers (trailers, say) match.
+    pub fn matches_headers(&self, headers: &HeaderMap) -> bool {
+        match &self.name {
+            Name::Header(name) => self.decide(values(headers, name)),
+            _ => self.decide(std::iter::empty()),
+        }
+    }
+
+    fn decide<'a>(&self, mut values: impl Iterator<Item = &'a [u8]>) -> bool {
+        let first = values.next().or(self.missing_is_empty.then_some(&b""[..]));
+        let Some(first) = first else {
+            // A missing header does not match, inverted or not, unless presence itself is the question.
+            return matches!(self.test, Test::Present(present) if present == self.invert);
+        };
+        (self.test.one(first) || values.any(|v| self.test.one(v))) != self.invert
+    }
+}
+
+impl Test {
+    fn one(&self, value: &[u8]) -> bool {
+        match self {
+            Test::Present(present) => *present,
+            Test::String(s) => s.matches(value),
+            Test::Range(from, to) => {
+                let number = std::str::from_utf8(value).ok().and_then(|v| v.trim_ascii().parse::<i64>().ok());
+                number.is_some_and(|n| *from <= n && n < *to)
+            }
+        }
+    }
+}
+
+impl Name {
+    fn compile(name: &str, path: &str) -> Result<Name, MatcherError> {
+        Ok(match name.to_ascii_lowercase().as_str() {
+            ":method" => Name::Method,
+            ":scheme" => Name::Scheme,
+            // Envoy looks `host` up as `:authority`, on HTTP/1 too.
+            ":authority" | "host" => Name::Authority,
+            ":path" => Name::Path,
+            ":status" => Name::Status,
+            // An extended CONNECT becomes an upgrade request before anybody matches it.
+            "upgrade" => Name::Upgrade,
+            n if n.starts_with(':') => Name::Nowhere,
+            n => Name::Header(
+                HeaderName::from_bytes(n.as_bytes()).map_err(|_| MatcherError::new(path, "not a header name"))?,
+            ),
+        })
+    }
+}
+
+fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers.get_all(name).iter().map(|v| v.as_bytes())
+}
+
+/// What a cookie of the request must look like.
+#[derive(Clone, Debug)]
+pub struct CookieMatcher {
+    name: Box<[u8]>,
+    value: StringMatcher,
+    invert: bool,
+}
+
+impl CookieMatcher {
+    /// Compiles a `CookieMatcher`.
+    pub fn compile(matcher: proto::CookieMatcher, path: &str) -> Result<CookieMatcher, MatcherError> {
+        let proto::CookieMatcher { name, string_match, invert_match } = matcher;
+        if name.is_empty() {
+            return Err(MatcherError::new(format!("{path}.name"), "value length must be at least 1 characters"));
+        }
+        let value = required(string_match, path, "string_match")?;
+        let value = StringMatcher::compile(value, &format!("{path}.string_match"))?;
+        Ok(CookieMatcher { name: name.into_bytes().into(), value, invert: invert_match })
+    }
+
+    /// Whether a request matches: the first cookie of the name decides, and none is no match before inversion.
+    pub fn matches(&self, head: &RequestHead) -> bool {
+        cookie(&head.headers, &self.name).is_some_and(|v| self.value.matches(v)) != self.invert
+    }
+}
+
+/// The value of the first cookie of a name, without the quotes it may have.
+fn cookie<'a>(headers: &'a HeaderMap, name: &[u8]) -> Option<&'a [u8]> {
+    let pairs = values(headers, &::http::header::COOKIE).flat_map(|line| line.split(|b| *b == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+        let at = memchr::memchr(b'=', pair)?;
+        let (key, value) = (pair.get(..at)?, pair.get(at + 1..)?);
+        let bare = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\""));
+        (key == name).then_some(bare.unwrap_or(value))
+    })
+}

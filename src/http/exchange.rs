@@ -1,0 +1,250 @@
+//! An exchange between a client and a host, moved forward by one task: no channel, no wake-up from one task to another.
+
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+
+use super::downstream::{Downstream, Lost, Piece};
+use super::upstream::{Broken, Response, Upstream};
+use crate::net::Alarm;
+
+/// Why an exchange stops before it is complete.
+#[derive(Debug)]
+pub enum Stop {
+    /// The client.
+    Downstream(Lost),
+    /// The host.
+    Upstream(Broken),
+    /// A timer.
+    Timeout(Timer),
+}
+
+/// Which timer ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// `route.timeout`: the response was not complete in time after the request was.
+    Route,
+    /// `retry_policy.per_try_timeout`.
+    PerTry,
+    /// `stream_idle_timeout`: nothing moved.
+    Idle,
+    /// `request_timeout` of the connection manager: the request was not complete in time.
+    Request,
+    /// `max_stream_duration` of the connection manager or the route.
+    Duration,
+    /// `max_stream_duration` of the cluster.
+    UpstreamDuration,
+}
+
+/// An exchange's timers; nothing is armed for those that are not set.
+#[derive(Default)]
+pub struct Timers {
+    /// `route.timeout`, counted from the end of the request.
+    pub route: Option<Duration>,
+    /// When `route` runs out, once the request has ended.
+    pub route_at: Option<Instant>,
+    /// When the attempt runs out.
+    pub per_try_at: Option<Instant>,
+    /// `stream_idle_timeout`.
+    pub idle: Option<Duration>,
+    /// When something last moved.
+    pub active_at: Option<Instant>,
+    /// When the request has to be complete.
+    pub request_at: Option<Instant>,
+    /// When the stream has to be over.
+    pub duration_at: Option<Instant>,
+    /// When the upstream stream has to be over.
+    pub upstream_duration_at: Option<Instant>,
+    alarm: Alarm,
+}
+
+impl Timers {
+    /// The timer that runs out first, and when.
+    fn next(&self) -> Option<(Instant, Timer)> {
+        let idle_at = self.idle.zip(self.active_at).map(|(d, at)| at + d);
+        [
+            (self.route_at, Timer::Route),
+            (self.per_try_at, Timer::PerTry),
+            (idle_at, Timer::Idle),
+            (self.request_at, Timer::Request),
+            (self.duration_at, Timer::Duration),
+            (self.upstream_duration_at, Timer::UpstreamDuration),
+        ]
+        .into_iter()
+        .filter_map(|(at, timer)| Some((at?, timer)))
+        .min_by_key(|(at, _)| *at)
+    }
+
+    /// Ready with the timer that has run out.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Timer> {
+        let Some((at, timer)) = self.next() else { return Poll::Pending };
+        self.alarm.poll(cx, at).map(|()| timer)
+    }
+
+    /// Something moved.
+    fn touch(&mut self) {
+        if self.idle.is_some() {
+            self.active_at = Some(Instant::now());
+        }
+    }
+
+    /// The request has been received in full.
+    pub fn request_ended(&mut self) {
+        self.request_at = None;
+        if let (Some(d), None) = (self.route, self.route_at) {
+            self.route_at = Some(Instant::now() + d);
+        }
+    }
+}
+
+/// What has moved.
+#[derive(Debug, Default)]
+pub struct Moved {
+    /// Bytes of the request's body.
+    pub request: u64,
+    /// Bytes of the response's body.
+    pub response: u64,
+    /// Whether the request has been sent in full.
+    pub request_ended: bool,
+    /// The response's trailers, to be shown in logs.
+    pub trailers: Option<HeaderMap>,
+}
+
+/// Moves the request's body on. Ready only when it stops.
+fn poll_request(
+    cx: &mut Context<'_>,
+    down: &mut Downstream<'_>,
+    up: &mut Upstream,
+    moved: &mut Moved,
+    timers: &mut Timers,
+) -> Poll<Stop> {
+    while !moved.request_ended {
+        match up.poll_room(cx) {
+            Poll::Ready(Ok(())) => {}
+            // A host that stops reading may have answered already; its answer is read elsewhere.
+            Poll::Ready(Err(_)) | Poll::Pending => break,
+        }
+        match down.poll_request(cx) {
+            Poll::Ready(Ok(Piece::Data(data))) => {
+                moved.request += data.len() as u64;
+                timers.touch();
+                up.send_data(data);
+            }
+            Poll::Ready(Ok(Piece::End(trailers))) => {
+                moved.request_ended = true;
+                timers.request_ended();
+                timers.touch();
+                up.finish(trailers);
+            }
+            Poll::Ready(Err(lost)) => return Poll::Ready(Stop::Downstream(lost)),
+            Poll::Pending => break,
+        }
+    }
+    // Errors of writing show up when the response is read; whether all has been written is for the host to wait for.
+    let _ = up.poll_flush(cx);
+    if moved.request_ended
+        && let Poll::Ready(lost) = down.poll_lost(cx)
+    {
+        return Poll::Ready(Stop::Downstream(lost));
+    }
+    Poll::Pending
+}
+
+/// Sends the request and waits for the head of its response.
+pub async fn head(
+    down: &mut Downstream<'_>,
+    up: &mut Upstream,
+    moved: &mut Moved,
+    timers: &mut Timers,
+    mut informational: impl FnMut(&mut Downstream<'_>, Response),
+) -> Result<Response, Stop> {
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(stop) = poll_request(cx, down, up, moved, timers) {
+            return Poll::Ready(Err(stop));
+        }
+        loop {
+            match up.poll_head(cx) {
+                Poll::Ready(Ok(response)) if response.informational => informational(down, response),
+                Poll::Ready(Ok(response)) => {
+                    timers.touch();
+                    return Poll::Ready(Ok(response));
+                }
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(Stop::Upstream(broken))),
+                Poll::Pending => break,
+            }
+        }
+        // `100 Continue` may be waiting to go out.
+        let _ = down.poll_flush(cx);
+        timers.poll(cx).map(|t| Err(Stop::Timeout(t)))
+    })
+    .await
+}
+
+/// Moves the response's body on to the client, and what is left of the request to the host.
+pub async fn body(
+    down: &mut Downstream<'_>,
+    up: &mut Upstream,
+    moved: &mut Moved,
+    timers: &mut Timers,
+    ended: bool,
+) -> Result<(), Stop> {
+    let mut response_ended = ended;
+    std::future::poll_fn(|cx| {
+        if !moved.request_ended
+            && let Poll::Ready(stop) = poll_request(cx, down, up, moved, timers)
+        {
+            return Poll::Ready(Err(stop));
+        }
+        while !response_ended {
+            match down.poll_room(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Downstream(Lost::Reset(None)))),
+                Poll::Pending => break,
+            }
+            match up.poll_body(cx) {
+                Poll::Ready(Ok(Piece::Data(data))) => {
+                    moved.response += data.len() as u64;
+                    timers.touch();
+                    down.send_data(data);
+                }
+                Poll::Ready(Ok(Piece::End(trailers))) => {
+                    response_ended = true;
+                    moved.trailers.clone_from(&trailers);
+                    down.finish(trailers);
+                }
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(Stop::Upstream(broken))),
+                Poll::Pending => break,
+            }
+        }
+        match down.poll_flush(cx) {
+            Poll::Ready(Ok(())) if response_ended => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Downstream(Lost::Reset(None)))),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if moved.request_ended
+            && let Poll::Ready(lost) = down.poll_lost(cx)
+        {
+            return Poll::Ready(Err(Stop::Downstream(lost)));
+        }
+        timers.poll(cx).map(|t| Err(Stop::Timeout(t)))
+    })
+    .await
+}
+
+/// Runs a future that belongs to the exchange, such as connecting, until it is done, the client goes away or a timer runs out.
+pub async fn guard<F: Future>(down: &mut Downstream<'_>, timers: &mut Timers, future: F) -> Result<F::Output, Stop> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(out) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(out));
+        }
+        if down.request_ended()
+            && let Poll::Ready(lost) = down.poll_lost(cx)
+        {
+            return Poll::Ready(Err(Stop::Downstream(lost)));
+        }
+        timers.poll(cx).map(|t| Err(Stop::Timeout(t)))
+    })
+    .await
+}

@@ -1,0 +1,513 @@
+//! `RouteConfiguration`, `VirtualHost`, `Route` and `WeightedCluster` become a [`RouteTable`].
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use waypost_filters::format::header_ops::{HeaderOps, HeaderOpsChain};
+use waypost_filters::metadata::Metadata;
+use waypost_xds::envoy::config::core::v3 as core;
+use waypost_xds::envoy::config::route::v3 as proto;
+use waypost_xds::envoy::config::route::v3::route_action::ClusterSpecifier;
+use waypost_xds::envoy::config::route::v3::virtual_host::TlsRequirementType;
+use waypost_xds::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier, cluster_weight};
+use waypost_xds::google::protobuf;
+
+use super::hosts::{Duplicate, HostIndex};
+use super::index::{RouteIndex, WORTH_IT};
+use super::matching::Condition;
+use super::{
+    Action, ClusterChoice, Decorator, DirectResponse, Entries, FilterOverrides, Forward, Redirect, RequireTls,
+    RetryPolicy, Route, RouteStats, RouteTable, VirtualHost, Weighted, WeightedCluster,
+};
+use crate::cluster::ClusterSlot;
+use crate::config::{ConfigError, Context, refuse};
+
+/// `max_direct_response_body_size_bytes` where the configuration has none.
+const DIRECT_BODY_LIMIT: u32 = 4096;
+
+/// What is the same in the whole configuration.
+struct Global<'a> {
+    cx: &'a Context<'a>,
+    direct_body_limit: u32,
+    most_specific_wins: bool,
+    clusters: RefCell<BTreeSet<Arc<str>>>,
+}
+
+/// Request and response header rules of one level.
+#[derive(Clone, Default)]
+struct Rules {
+    request: HeaderOps,
+    response: HeaderOps,
+}
+
+/// What a level gives to those below it.
+#[derive(Clone, Default)]
+struct Level {
+    rules: Rules,
+    filters: FilterOverrides,
+}
+
+/// What a route gives to its action: the levels from the route up to the route configuration.
+pub(super) struct Parent<'a> {
+    global: &'a Global<'a>,
+    levels: [&'a Level; 3],
+    filters: &'a FilterOverrides,
+}
+
+/// What the routes of a virtual host are given.
+struct Host<'a> {
+    global: &'a Global<'a>,
+    config: &'a Level,
+    level: Level,
+    host: Arc<VirtualHost>,
+    retry: Option<Arc<RetryPolicy>>,
+    body_buffer_limit: Option<u64>,
+}
+
+pub(super) fn table(
+    config: proto::RouteConfiguration,
+    cx: &Context<'_>,
+    path: &str,
+) -> Result<RouteTable, ConfigError> {
+    let proto::RouteConfiguration {
+        name,
+        virtual_hosts,
+        vhds,
+        internal_only_headers,
+        response_headers_to_add,
+        response_headers_to_remove,
+        request_headers_to_add,
+        request_headers_to_remove,
+        most_specific_header_mutations_wins,
+        validate_clusters: _, // The caller decides, by `referenced_clusters`: Envoy's default depends on where routes come from.
+        max_direct_response_body_size_bytes,
+        cluster_specifier_plugins,
+        request_mirror_policies,
+        ignore_port_in_host_matching,
+        vhost_header,
+        ignore_path_parameters_in_path_matching,
+        typed_per_filter_config,
+        metadata,
+        route_specifiers,
+    } = config;
+    refuse(&vhds, path, "vhds")?;
+    refuse(&cluster_specifier_plugins, path, "cluster_specifier_plugins")?;
+    refuse(&request_mirror_policies, path, "request_mirror_policies")?;
+    refuse(&route_specifiers, path, "route_specifiers")?;
+    let global = Global {
+        cx,
+        direct_body_limit: max_direct_response_body_size_bytes.map_or(DIRECT_BODY_LIMIT, |n| n.value),
+        most_specific_wins: most_specific_header_mutations_wins,
+        clusters: RefCell::default(),
+    };
+    let request = (request_headers_to_add, request_headers_to_remove);
+    let response = (response_headers_to_add, response_headers_to_remove);
+    let level = Level {
+        rules: rules(request, response, path)?,
+        filters: FilterOverrides::compile(typed_per_filter_config, path)?,
+    };
+    let mut hosts = HostIndex::default();
+    let mut entries = Vec::with_capacity(virtual_hosts.len());
+    for (i, host) in virtual_hosts.into_iter().enumerate() {
+        let path = format!("{path}.virtual_hosts[{i}]");
+        for (d, domain) in host.domains.iter().enumerate() {
+            hosts.insert(domain, i).map_err(|e| {
+                let reason = match e {
+                    Duplicate::Any => format!("Only a single wildcard domain is permitted in route {name}"),
+                    Duplicate::Domain => format!(
+                        "Only unique values for domains are permitted. Duplicate entry of domain {domain} in route {name}"
+                    ),
+                };
+                ConfigError::new(format!("{path}.domains[{d}]"), reason)
+            })?;
+        }
+        entries.push(virtual_host(host, &global, &level, &path)?);
+    }
+    let internal_only = |(i, h): (usize, String)| header_name(&h, path, &format!("internal_only_headers[{i}]"));
+    Ok(RouteTable {
+        name: name.into(),
+        metadata: shared_metadata(metadata),
+        internal_only_headers: internal_only_headers
+            .into_iter()
+            .enumerate()
+            .map(internal_only)
+            .collect::<Result<_, _>>()?,
+        vhost_header: (!vhost_header.is_empty())
+            .then(|| header_name(&vhost_header, path, "vhost_header"))
+            .transpose()?,
+        ignore_port: ignore_port_in_host_matching,
+        ignore_path_parameters: ignore_path_parameters_in_path_matching,
+        hosts,
+        virtual_hosts: entries.into(),
+        clusters: global.clusters.into_inner(),
+    })
+}
+
+fn virtual_host(
+    config: proto::VirtualHost,
+    global: &Global<'_>,
+    config_level: &Level,
+    path: &str,
+) -> Result<Entries, ConfigError> {
+    let proto::VirtualHost {
+        name,
+        domains,
+        routes,
+        matcher,
+        require_tls,
+        virtual_clusters,
+        rate_limits,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        cors,
+        typed_per_filter_config,
+        include_request_attempt_count,
+        include_attempt_count_in_response,
+        retry_policy,
+        retry_policy_typed_config,
+        hedge_policy,
+        include_is_timeout_retry_header,
+        per_request_buffer_limit_bytes,
+        request_body_buffer_limit,
+        request_mirror_policies,
+        metadata,
+        route_specifiers,
+    } = config;
+    refuse(&matcher, path, "matcher")?;
+    refuse(&virtual_clusters, path, "virtual_clusters")?;
+    refuse(&rate_limits, path, "rate_limits")?;
+    refuse(&cors, path, "cors")?;
+    refuse(&retry_policy_typed_config, path, "retry_policy_typed_config")?;
+    refuse(&hedge_policy.filter(|h| *h != proto::HedgePolicy::default()), path, "hedge_policy")?;
+    refuse(&request_mirror_policies, path, "request_mirror_policies")?;
+    refuse(&route_specifiers, path, "route_specifiers")?;
+    if name.is_empty() {
+        return Err(ConfigError::new(format!("{path}.name"), "value length must be at least 1 characters"));
+    }
+    if domains.is_empty() {
+        return Err(ConfigError::new(format!("{path}.domains"), "value must contain at least 1 item(s)"));
+    }
+    let require_tls = match TlsRequirementType::try_from(require_tls) {
+        Ok(TlsRequirementType::None) => RequireTls::None,
+        Ok(TlsRequirementType::ExternalOnly) => RequireTls::External,
+        Ok(TlsRequirementType::All) => RequireTls::All,
+        Err(_) => return Err(ConfigError::new(format!("{path}.require_tls"), "not a TLS requirement")),
+    };
+    let request = (request_headers_to_add, request_headers_to_remove);
+    let response = (response_headers_to_add, response_headers_to_remove);
+    let host = Host {
+        global,
+        config: config_level,
+        level: Level {
+            rules: rules(request, response, path)?,
+            filters: FilterOverrides::compile(typed_per_filter_config, path)?.over(&config_level.filters),
+        },
+        host: Arc::new(VirtualHost {
+            name: name.into(),
+            metadata: shared_metadata(metadata),
+            include_request_attempt_count,
+            include_attempt_count_in_response,
+            include_is_timeout_retry_header,
+        }),
+        retry: retry_policy
+            .map(|p| RetryPolicy::compile(p, &format!("{path}.retry_policy")))
+            .transpose()?
+            .map(Arc::new),
+        body_buffer_limit: body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit, path)?,
+    };
+    let routes: Box<[Arc<Route>]> = routes
+        .into_iter()
+        .enumerate()
+        .map(|(i, r)| host.route(r, &format!("{path}.routes[{i}]")).map(Arc::new))
+        .collect::<Result<_, _>>()?;
+    let index = (routes.len() >= WORTH_IT).then(|| RouteIndex::new(routes.iter().map(|r| r.condition.literal())));
+    Ok(Entries { require_tls, tls_redirect: Arc::new(host.tls_redirect()), routes, index })
+}
+
+impl Host<'_> {
+    fn route(&self, config: proto::Route, path: &str) -> Result<Route, ConfigError> {
+        let proto::Route {
+            name,
+            r#match,
+            metadata,
+            decorator,
+            typed_per_filter_config,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            tracing,
+            per_request_buffer_limit_bytes,
+            stat_prefix,
+            request_body_buffer_limit,
+            route_specifiers,
+            action,
+        } = config;
+        refuse(&tracing, path, "tracing")?;
+        refuse(&route_specifiers, path, "route_specifiers")?;
+        let Some(condition) = r#match else {
+            return Err(ConfigError::new(format!("{path}.match"), "value is required"));
+        };
+        let condition = Condition::compile(condition, &format!("{path}.match"))?;
+        let filters = FilterOverrides::compile(typed_per_filter_config, path)?.over(&self.level.filters);
+        let request = (request_headers_to_add, request_headers_to_remove);
+        let response = (response_headers_to_add, response_headers_to_remove);
+        let level = Level { rules: rules(request, response, path)?, filters: filters.clone() };
+        let parent = Parent { global: self.global, levels: [&level, &self.level, self.config], filters: &filters };
+        use proto::route::Action as Specified;
+        let action = match action {
+            Some(Specified::Route(a)) => {
+                let forward = Forward::compile(a, &parent, self.retry.as_ref(), &format!("{path}.route"))?;
+                Action::Forward(Box::new(forward))
+            }
+            Some(Specified::Redirect(a)) => Action::Redirect(Redirect::compile(a, &format!("{path}.redirect"))?),
+            Some(Specified::DirectResponse(a)) => Action::DirectResponse(DirectResponse::compile(
+                a,
+                self.global.direct_body_limit,
+                &format!("{path}.direct_response"),
+            )?),
+            Some(Specified::NonForwardingAction(proto::NonForwardingAction {})) => Action::NonForwarding,
+            Some(Specified::FilterAction(_)) => return Err(ConfigError::unsupported(format!("{path}.filter_action"))),
+            None => return Err(ConfigError::new(format!("{path}.action"), "value is required")),
+        };
+        let (request_headers, response_headers) = parent.chains(None);
+        Ok(Route {
+            name: name.into(),
+            virtual_host: self.host.clone(),
+            metadata: shared_metadata(metadata),
+            decorator: decorator.map(|d| Decorator::compile(d, &format!("{path}.decorator"))).transpose()?,
+            request_headers,
+            response_headers,
+            body_buffer_limit: body_limit(per_request_buffer_limit_bytes, request_body_buffer_limit, path)?
+                .or(self.body_buffer_limit),
+            stats: (!stat_prefix.is_empty()).then(|| RouteStats::new(self.global.cx, &self.host.name, &stat_prefix)),
+            filters,
+            action,
+            condition,
+        })
+    }
+
+    /// Envoy's redirect to TLS is a route of its own, which no header rules apply to.
+    fn tls_redirect(&self) -> Route {
+        Route {
+            name: Arc::from(""),
+            virtual_host: self.host.clone(),
+            metadata: None,
+            decorator: None,
+            request_headers: HeaderOpsChain::default(),
+            response_headers: HeaderOpsChain::default(),
+            body_buffer_limit: None,
+            stats: None,
+            filters: FilterOverrides::default(),
+            action: Action::Redirect(Redirect::to_https()),
+            condition: Condition::always(),
+        }
+    }
+}
+
+impl Parent<'_> {
+    pub(super) fn cluster_choice(
+        &self,
+        specifier: Option<ClusterSpecifier>,
+        path: &str,
+    ) -> Result<ClusterChoice, ConfigError> {
+        match specifier {
+            Some(ClusterSpecifier::Cluster(name)) => {
+                Ok(ClusterChoice::One(self.slot(&name, &format!("{path}.cluster"))?))
+            }
+            Some(ClusterSpecifier::WeightedClusters(w)) => {
+                Ok(ClusterChoice::Weighted(self.weighted(w, &format!("{path}.weighted_clusters"))?))
+            }
+            Some(ClusterSpecifier::ClusterHeader(_)) => Err(ConfigError::unsupported(format!("{path}.cluster_header"))),
+            Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => {
+                Err(ConfigError::unsupported(format!("{path}.cluster_specifier_plugin")))
+            }
+            Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
+                Err(ConfigError::unsupported(format!("{path}.inline_cluster_specifier_plugin")))
+            }
+            None => Err(ConfigError::new(format!("{path}.cluster_specifier"), "value is required")),
+        }
+    }
+
+    fn slot(&self, name: &str, path: &str) -> Result<Arc<ClusterSlot>, ConfigError> {
+        if name.is_empty() {
+            return Err(ConfigError::new(path, "value length must be at least 1 characters"));
+        }
+        let slot = self.global.cx.clusters.slot(name);
+        self.global.clusters.borrow_mut().insert(slot.name.clone());
+        Ok(slot)
+    }
+
+    fn weighted(&self, config: proto::WeightedCluster, path: &str) -> Result<Weighted, ConfigError> {
+        let proto::WeightedCluster { clusters, total_weight: _, runtime_key_prefix, random_value_specifier } = config;
+        // `total_weight` is deprecated: the sum of the weights is what counts, in Envoy too.
+        refuse(&runtime_key_prefix, path, "runtime_key_prefix")?;
+        if clusters.is_empty() {
+            return Err(ConfigError::new(format!("{path}.clusters"), "value must contain at least 1 item(s)"));
+        }
+        let mut total = 0;
+        let mut compiled = Vec::with_capacity(clusters.len());
+        for (i, cluster) in clusters.into_iter().enumerate() {
+            compiled.push(self.weighted_cluster(cluster, &mut total, &format!("{path}.clusters[{i}]"))?);
+        }
+        if total == 0 {
+            return Err(ConfigError::new(path, "Sum of weights in the weighted_cluster must be greater than 0."));
+        }
+        if total > u64::from(u32::MAX) {
+            let reason = format!("The sum of weights of all weighted clusters of route exceeds {}", u32::MAX);
+            return Err(ConfigError::new(path, reason));
+        }
+        let random_header = match random_value_specifier {
+            None => None,
+            Some(RandomValueSpecifier::HeaderName(name)) if name.is_empty() => None,
+            Some(RandomValueSpecifier::HeaderName(name)) => Some(header_name(&name, path, "header_name")?),
+            Some(RandomValueSpecifier::UseHashPolicy(b)) => {
+                refuse(&b.value, path, "use_hash_policy")?;
+                None
+            }
+        };
+        Ok(Weighted { clusters: compiled.into(), total, random_header })
+    }
+
+    fn weighted_cluster(
+        &self,
+        config: ClusterWeight,
+        total: &mut u64,
+        path: &str,
+    ) -> Result<WeightedCluster, ConfigError> {
+        let ClusterWeight {
+            name,
+            cluster_header,
+            weight,
+            metadata_match,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            typed_per_filter_config,
+            host_rewrite_specifier,
+        } = config;
+        refuse(&cluster_header, path, "cluster_header")?;
+        refuse(&metadata_match, path, "metadata_match")?;
+        let Some(weight) = weight else {
+            return Err(ConfigError::new(format!("{path}.weight"), "value is required"));
+        };
+        *total += u64::from(weight.value);
+        let request = (request_headers_to_add, request_headers_to_remove);
+        let response = (response_headers_to_add, response_headers_to_remove);
+        let own = rules(request, response, path)?;
+        let (request_headers, response_headers) = self.chains(Some(own));
+        Ok(WeightedCluster {
+            slot: self.slot(&name, &format!("{path}.name"))?,
+            end: *total,
+            request_headers,
+            response_headers,
+            host_rewrite: match host_rewrite_specifier {
+                None => None,
+                Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(h)) if h.is_empty() => None,
+                Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(h)) => {
+                    Some(header_value(&h, path, "host_rewrite_literal")?)
+                }
+            },
+            filters: FilterOverrides::compile(typed_per_filter_config, path)?.over(self.filters),
+        })
+    }
+
+    /// The header rules of all levels. A weighted cluster's come first in either order: Envoy runs them before it asks the route.
+    fn chains(&self, cluster: Option<Rules>) -> (HeaderOpsChain, HeaderOpsChain) {
+        let wins = self.global.most_specific_wins;
+        let chain = |part: fn(&Rules) -> &HeaderOps| {
+            let levels = self.levels.iter().map(|l| part(&l.rules).clone());
+            let own = cluster.as_ref().map(|c| part(c).clone());
+            if wins {
+                HeaderOpsChain::new(levels.chain(own), wins)
+            } else {
+                HeaderOpsChain::new(own.into_iter().chain(levels), wins)
+            }
+        };
+        (chain(|r| &r.request), chain(|r| &r.response))
+    }
+}
+
+impl Decorator {
+    fn compile(config: proto::Decorator, path: &str) -> Result<Decorator, ConfigError> {
+        let proto::Decorator { operation, propagate } = config;
+        if operation.is_empty() {
+            return Err(ConfigError::new(format!("{path}.operation"), "value length must be at least 1 characters"));
+        }
+        Ok(Decorator { operation: operation.into(), propagate: propagate.is_none_or(|b| b.value) })
+    }
+}
+
+impl RouteStats {
+    fn new(cx: &Context<'_>, host: &str, prefix: &str) -> RouteStats {
+        let counter = |name: &str| cx.stats.counter(&format!("vhost.{host}.route.{prefix}.upstream_rq_{name}"));
+        RouteStats {
+            total: counter("total"),
+            completed: counter("completed"),
+            classes: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(counter),
+            retry: counter("retry"),
+            retry_limit_exceeded: counter("retry_limit_exceeded"),
+            retry_overflow: counter("retry_overflow"),
+            retry_success: counter("retry_success"),
+            timeout: counter("timeout"),
+        }
+    }
+}
+
+type HeaderFields = (Vec<core::HeaderValueOption>, Vec<String>);
+
+fn rules(request: HeaderFields, response: HeaderFields, path: &str) -> Result<Rules, ConfigError> {
+    let prefixed = |kind: &str, (add, remove): HeaderFields| {
+        // The compiler of header rules names the fields `headers_to_add[…]`; which of the two it was is told by the path.
+        HeaderOps::compile(add, remove, &format!("{path}.{kind}"))
+    };
+    Ok(Rules { request: prefixed("request", request)?, response: prefixed("response", response)? })
+}
+
+fn body_limit(
+    per_request: Option<protobuf::UInt32Value>,
+    body: Option<protobuf::UInt64Value>,
+    path: &str,
+) -> Result<Option<u64>, ConfigError> {
+    match (per_request, body) {
+        (Some(_), Some(_)) => {
+            let reason = "Only one of request_body_buffer_limit and per_request_buffer_limit_bytes can be specified.";
+            Err(ConfigError::new(path, reason))
+        }
+        (Some(n), None) => Ok(Some(n.value.into())),
+        (None, Some(n)) => Ok(Some(n.value)),
+        (None, None) => Ok(None),
+    }
+}
+
+fn shared_metadata(metadata: Option<core::Metadata>) -> Option<Arc<Metadata>> {
+    metadata.map(Metadata::compile).filter(|m| !m.is_empty()).map(Arc::new)
+}
+
+/// A `google.protobuf.Duration`, which must not be negative.
+pub(super) fn duration(
+    value: Option<protobuf::Duration>,
+    path: &str,
+    field: &str,
+) -> Result<Option<Duration>, ConfigError> {
+    let Some(protobuf::Duration { seconds, nanos }) = value else { return Ok(None) };
+    match (u64::try_from(seconds), u32::try_from(nanos)) {
+        (Ok(s), Ok(n)) if n < 1_000_000_000 => Ok(Some(Duration::new(s, n))),
+        _ => Err(ConfigError::new(format!("{path}.{field}"), "a duration must not be negative")),
+    }
+}
+
+pub(super) fn header_name(name: &str, path: &str, field: &str) -> Result<HeaderName, ConfigError> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| ConfigError::new(format!("{path}.{field}"), "not a header name"))
+}
+
+pub(super) fn header_value(value: &str, path: &str, field: &str) -> Result<HeaderValue, ConfigError> {
+    HeaderValue::from_str(value).map_err(|_| ConfigError::new(format!("{path}.{field}"), "not a header value"))
+}

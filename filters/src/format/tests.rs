@@ -349,7 +349,7 @@ fn a_failed_request() {
              %UPSTREAM_TRANSPORT_FAILURE_REASON% %PATH% %QUERY_PARAM(a)% %QUERY_PARAMS% %REQ(:PATH)%",
             &stream
         ),
-        "UT,URX UpstreamRequestTimeout,UpstreamRetryLimitExceeded connect_error:_Connection_refused|connect error: Connection\trefused \
+        "URX,UT UpstreamRetryLimitExceeded,UpstreamRequestTimeout connect_error:_Connection_refused|connect error: Connection\trefused \
          127.0.0.1:21881 - - - delayed_connect_error:_Connection_refused - - - -"
     );
 }

@@ -2,8 +2,8 @@
 //!
 //! Data goes one way: bytes → listener → http → filters → route → cluster → hbone → bytes, and observe is told at the end.
 
-// pub mod admin;
-// pub mod cli;
+pub mod admin;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod hbone;
@@ -12,8 +12,10 @@ pub mod lifecycle;
 pub mod listener;
 pub mod net;
 pub mod observe;
+pub mod overload;
 pub mod route;
+pub mod server;
 pub mod tcp_proxy;
 pub mod tls;
-// pub mod tools;
+pub mod tools;
 pub mod worker;

@@ -95,9 +95,14 @@ impl HttpConnection {
 
     /// Whether a response now has to say that the connection ends.
     pub fn ends(&self) -> bool {
-        if self.worker.shared.drain.is_on() && !self.closing.get() {
-            self.hcm.stats.downstream_cx_drain_close.inc();
-            self.closing.set(true);
+        let shared = &self.worker.shared;
+        if !self.closing.get() {
+            if shared.drain.closes(self.worker.random()) {
+                self.hcm.stats.downstream_cx_drain_close.inc();
+                self.closing.set(true);
+            } else if shared.overload.disables_keepalive() {
+                self.closing.set(true);
+            }
         }
         self.closing.get()
     }
@@ -405,9 +410,7 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
         None => return,
     };
     let mut drain = connection.worker.shared.drain.subscribe();
-    if *drain.borrow_and_update() {
-        connection.closing.set(true);
-    }
+    drain.borrow_and_update();
     let mut pings = options.keepalive.as_ref().and_then(|k| Some((k.interval?, k.timeout))).zip(h2.ping_pong());
     let mut ping_at = pings.as_ref().map(|((interval, _), _)| Instant::now() + *interval);
     let mut pong_by: Option<Instant> = None;

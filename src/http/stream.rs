@@ -351,6 +351,10 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         duration_at: timeouts.max_stream_duration.map(|d| start + d),
         ..Timers::default()
     };
+    if connection.worker.shared.overload.stops_requests() {
+        let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("envoy overloaded");
+        return active.reply(&mut down, None, reply, None).await;
+    }
     if let Err(reply) = mutate_request(&hcm, &hcm.routes.internal_only_headers, &mut active.http) {
         let reply = if down.is_h1() { reply.closing() } else { reply };
         return active.reply(&mut down, None, reply, None).await;

@@ -36,6 +36,8 @@ pub struct Shared {
     pub drain: Drain,
     /// All workers.
     pub workers: OnceLock<Vec<WorkerHandle>>,
+    /// Limits of connections, and what is refused under pressure.
+    pub overload: crate::overload::Overload,
 }
 
 /// How other threads reach a worker.

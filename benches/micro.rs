@@ -25,8 +25,11 @@ use waypost_xds::google::protobuf::{Any, Struct, Value, value::Kind};
 /// One operation, ready to run.
 type Case = Box<dyn FnMut()>;
 
+/// What makes it.
+type Make = fn() -> Case;
+
 /// All cases: a name, and what makes the closure.
-const CASES: &[(&str, fn() -> Case)] =
+const CASES: &[(&str, Make)] =
     &[("access_log_text", access_log_text), ("access_log_json", access_log_json), ("header_ops", header_ops)];
 
 fn main() {

@@ -60,6 +60,8 @@ pub struct StreamInfo {
     pub virtual_host: Option<Arc<str>>,
     /// The route's `metadata`.
     pub route_metadata: Option<Arc<Metadata>>,
+    /// The virtual host's `metadata`.
+    pub virtual_host_metadata: Option<Arc<Metadata>>,
     /// The upstream side.
     pub upstream: Upstream,
     /// When things happened.
@@ -79,6 +81,8 @@ pub struct StreamInfo {
 pub struct Upstream {
     /// The cluster of the route (`%UPSTREAM_CLUSTER%` prints `alt_stat_name` where there is one).
     pub cluster: Option<Arc<ClusterNames>>,
+    /// The cluster's `metadata`.
+    pub cluster_metadata: Option<Arc<Metadata>>,
     /// The host that was chosen.
     pub host: Option<Arc<HostInfo>>,
     /// Our address of the upstream connection.
@@ -155,6 +159,7 @@ impl StreamInfo {
             route_name: None,
             virtual_host: None,
             route_metadata: None,
+            virtual_host_metadata: None,
             upstream: Upstream::default(),
             timing: Timing::default(),
             filter_state: FilterState::default(),

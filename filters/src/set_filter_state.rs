@@ -177,6 +177,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(deprecated, reason = "a field that was replaced is still a field")]
     fn network_values_see_those_before_them_and_read_only_ones_stay() {
         let mut fixed = value("a", "envoy.string", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%");
         fixed.read_only = true;

@@ -106,7 +106,8 @@ fn clients_are_found_as_in_envoy() {
     });
     let plain_internal = hcm(internal);
     let us = plain.client.local_address.to_string();
-    let cases: &[(&str, &HttpConnectionManager, &[&str], &str, &str, &str, &str)] = &[
+    type Case<'a> = (&'a str, &'a HttpConnectionManager, &'a [&'a str], &'a str, &'a str, &'a str, &'a str);
+    let cases: &[Case<'_>] = &[
         ("D01", &plain, &["9.9.9.9"], "9.9.9.9", "-", "-", "9.9.9.9:0"),
         ("none", &plain, &[], "-", "-", "-", "127.0.0.1:1234"),
         ("not an address", &plain, &["[::1]:80"], "[::1]:80", "-", "-", "127.0.0.1:1234"),
@@ -194,7 +195,7 @@ fn headers_of_envoy_are_taken_from_those_who_may_not_send_them() {
         mutate_request(&hcm, &[HeaderName::from_static("x-secret")], &mut s).unwrap();
         let has = |name: &&str| s.request.headers.contains_key(format!("x-envoy-{name}"));
         assert!(INTERNAL.iter().all(|n| has(n) == inside), "edge {edge}");
-        assert!(EDGE.iter().all(|n| has(n) != edge) && OTHERS.iter().all(|n| has(n)), "edge {edge}");
+        assert!(EDGE.iter().all(|n| has(n) != edge) && OTHERS.iter().all(has), "edge {edge}");
         assert_eq!(s.request.headers.contains_key("x-secret"), inside);
     }
 }
@@ -764,7 +765,7 @@ fn random_heads_do_not_panic() {
         passed += u32::from(reply.is_none());
         let route = RouteTimeouts { max_grpc_timeout: Some(Duration::from_secs(1)), ..RouteTimeouts::default() };
         request_timeouts(&mut s.request.headers, &route, Circumstances { grpc: true, ..WITH });
-        local_reply::apply(reply.unwrap_or_else(dead), &mut s, hcm, None);
+        local_reply::apply(reply.map_or_else(dead, |r| *r), &mut s, hcm, None);
         mutate_response(hcm, &mut s, SystemTime::UNIX_EPOCH);
         assert!(s.response.is_some_and(|r| r.headers.contains_key("server")));
     }

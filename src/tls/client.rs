@@ -1,7 +1,7 @@
 //! `UpstreamTlsContext`: the client side of a handshake.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
@@ -13,6 +13,7 @@ use super::certs::ContextCertificates;
 use super::context::{Common, Live, Material};
 use super::params::Side;
 use super::secrets::{Context, SecretStore};
+use super::stats::TlsStats;
 use super::verify::{Usage, Verifier};
 use crate::config::ConfigError;
 
@@ -20,6 +21,7 @@ use crate::config::ConfigError;
 pub struct ClientTls {
     options: Options,
     live: Live<Connecting>,
+    stats: OnceLock<TlsStats>,
 }
 
 struct Options {
@@ -99,10 +101,21 @@ impl ClientTls {
             ));
         }
         let live = Live::start(common, |common, material| Connecting::build(&options, common, material))?;
-        let tls = Arc::new(ClientTls { options, live });
+        let tls = Arc::new(ClientTls { options, live, stats: OnceLock::new() });
         let context: Weak<dyn Context> = Arc::<ClientTls>::downgrade(&tls) as Weak<dyn Context>;
         secrets.register(context);
         Ok(tls)
+    }
+
+    /// Gives the context the counters of its listener or cluster; the first ones stay.
+    pub fn set_stats(&self, stats: TlsStats) {
+        let _ = self.stats.set(stats);
+    }
+
+    pub(super) fn count(&self, count: impl FnOnce(&TlsStats)) {
+        if let Some(stats) = self.stats.get() {
+            count(stats);
+        }
     }
 
     /// Whether all secrets are there.
@@ -154,6 +167,15 @@ impl ClientTls {
 
     pub(super) fn validates(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         self.live.current.load().as_ref().is_some_and(|c| c.verifier.validates(chain, Usage::Server, now))
+    }
+}
+
+impl std::fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("path", &self.live.common.path)
+            .field("ready", &self.ready())
+            .finish_non_exhaustive()
     }
 }
 

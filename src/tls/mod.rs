@@ -22,6 +22,7 @@ mod secrets;
 mod server;
 mod source;
 mod stats;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod validation;
@@ -34,3 +35,4 @@ pub use info::{certificate_info, session_of_client, session_of_server};
 pub use secrets::{Origin, SecretSlot, SecretStore};
 pub use server::ServerTls;
 pub use stats::TlsStats;
+pub use stream::{Accepted, accept, connect, connect_to};

@@ -89,6 +89,12 @@ impl SecretSlot {
     }
 }
 
+impl std::fmt::Debug for SecretStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretStore").field("slots", &lock(&self.slots).len()).finish_non_exhaustive()
+    }
+}
+
 impl SecretStore {
     /// A store without secrets.
     pub fn new() -> Arc<SecretStore> {

@@ -1,6 +1,6 @@
 //! `DownstreamTlsContext`: the server side of a handshake.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -22,6 +22,7 @@ use super::identity::Identity;
 use super::params::Side;
 use super::san;
 use super::secrets::{Context, SecretStore};
+use super::stats::TlsStats;
 use super::verify::{Usage, Verifier};
 use crate::config::{ConfigError, refuse};
 
@@ -32,6 +33,7 @@ const SESSIONS: usize = 1024;
 pub struct ServerTls {
     options: Options,
     live: Live<Serving>,
+    stats: OnceLock<TlsStats>,
 }
 
 /// What the context says beside its common part.
@@ -110,10 +112,21 @@ impl ServerTls {
             return Err(ConfigError::new(common.path, "No TLS certificates found for server context"));
         }
         let live = Live::start(common, |common, material| Serving::build(&options, common, material))?;
-        let tls = Arc::new(ServerTls { options, live });
+        let tls = Arc::new(ServerTls { options, live, stats: OnceLock::new() });
         let context: Weak<dyn Context> = Arc::<ServerTls>::downgrade(&tls) as Weak<dyn Context>;
         secrets.register(context);
         Ok(tls)
+    }
+
+    /// Gives the context the counters of its listener or cluster; the first ones stay.
+    pub fn set_stats(&self, stats: TlsStats) {
+        let _ = self.stats.set(stats);
+    }
+
+    pub(super) fn count(&self, count: impl FnOnce(&TlsStats)) {
+        if let Some(stats) = self.stats.get() {
+            count(stats);
+        }
     }
 
     /// Whether all secrets are there.
@@ -154,6 +167,15 @@ impl ServerTls {
 
     pub(super) fn validates(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         self.live.current.load().as_ref().is_some_and(|s| s.verifier.validates(chain, Usage::Client, now))
+    }
+}
+
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerTls")
+            .field("path", &self.live.common.path)
+            .field("ready", &self.ready())
+            .finish_non_exhaustive()
     }
 }
 

@@ -50,7 +50,7 @@ pub enum Inspect {
         /// The ALPN protocols as offered; what is not UTF-8 is left out, as no filter chain can name it.
         alpn: Vec<Arc<str>>,
     },
-    /// It begins like TLS and is malformed or larger than allowed. Closed with `close_on_error`, else taken as plain text.
+    /// It begins like TLS and is malformed or larger than allowed. The connection is closed for it.
     Invalid,
 }
 
@@ -86,9 +86,12 @@ impl TlsInspector {
         })
     }
 
-    /// Looks at everything that has arrived so far.
+    /// Looks at everything that has arrived so far. A bad hello is plain text, unless the connection is to be closed for it.
     pub fn inspect(&self, bytes: &[u8]) -> Inspect {
-        inspect_up_to(bytes, self.max_client_hello)
+        match inspect_up_to(bytes, self.max_client_hello) {
+            Inspect::Invalid if !self.close_on_error => Inspect::NotTls,
+            found => found,
+        }
     }
 }
 

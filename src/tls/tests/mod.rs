@@ -1,0 +1,7 @@
+//! Handshakes in memory, with certificates made on the spot.
+
+mod contexts;
+mod handshake;
+mod pki;
+mod rejects;
+mod reload;

@@ -5,3 +5,4 @@ mod handshake;
 mod pki;
 mod rejects;
 mod reload;
+mod stream;

@@ -35,6 +35,7 @@ impl Ca {
 
     pub fn build(name: &str, parent: Option<&Ca>, change: impl FnOnce(&mut CertificateParams)) -> Ca {
         let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "Org");
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -140,11 +140,7 @@ impl SecretStore {
         };
         let file = sds_path(source, &format!("{path}.sds_config"))?;
         let slot = self.slot(Origin::Path(file.clone()), name);
-        let mut files = lock(&self.files);
-        if !files.contains_key(&file) {
-            let entry = self.read_file(&file, None);
-            files.insert(file, entry);
-        }
+        lock(&self.files).entry(file).or_insert_with_key(|file| self.read_file(file, None));
         Ok(slot)
     }
 

@@ -111,10 +111,9 @@ fn inspect_up_to(bytes: &[u8], limit: usize) -> Inspect {
     let mut joined = Vec::new();
     let mut rest = bytes;
     loop {
-        let Some((record, after)) = record(rest) else {
+        let Some((payload, complete, after)) = record(rest) else {
             return Inspect::Invalid;
         };
-        let (payload, complete) = record;
         if joined.is_empty() && is_whole(payload) {
             return hello(payload, limit);
         }
@@ -139,10 +138,10 @@ fn inspect_up_to(bytes: &[u8], limit: usize) -> Inspect {
 }
 
 /// The payload of the first record, as far as it is there, whether all of it is, and what follows. None if it is no record.
-fn record(bytes: &[u8]) -> Option<((&[u8], bool), &[u8])> {
+fn record(bytes: &[u8]) -> Option<(&[u8], bool, &[u8])> {
     let Some((header, rest)) = bytes.split_at_checked(RECORD_HEADER) else {
         let starts = [22_u8, 3].iter().zip(bytes).all(|(want, got)| want == got);
-        return starts.then_some(((&[], false), &[]));
+        return starts.then_some((&[], false, &[]));
     };
     let &[kind, major, _, high, low] = header else { return None };
     let length = usize::from(u16::from_be_bytes([high, low]));
@@ -150,8 +149,8 @@ fn record(bytes: &[u8]) -> Option<((&[u8], bool), &[u8])> {
         return None;
     }
     Some(match rest.split_at_checked(length) {
-        Some((payload, after)) => ((payload, true), after),
-        None => ((rest, false), &[]),
+        Some((payload, after)) => (payload, true, after),
+        None => (rest, false, &[]),
     })
 }
 

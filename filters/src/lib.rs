@@ -17,4 +17,5 @@ pub mod matcher;
 pub mod metadata;
 pub mod network;
 mod pem;
+pub mod set_filter_state;
 pub mod stream;

@@ -2,13 +2,15 @@
 //!
 //! The types come from the crate `envoy-types` and, where it has gaps, from [`messages`]; [`envoy`], [`google`], [`xds`], [`udpa`] and [`istio`]
 //! name them all. [`json`] carries messages between their wire form and JSON by a table that is built into the binary: nothing is parsed
-//! at start-up and nothing is held on the heap.
+//! at start-up and nothing is held on the heap. [`validate`] checks the rules that the API states for its fields, and [`any`] opens extension
+//! configuration, checked and seen through a `TypedStruct`.
 //!
 //! ```
-//! use waypost_xds::{any, envoy::config::bootstrap::v3::Bootstrap, json, yaml};
+//! use waypost_xds::{envoy::config::bootstrap::v3::Bootstrap, json, validate, yaml};
 //!
 //! let document = yaml::parse("node: {id: one}\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}")?;
 //! let bootstrap: Bootstrap = json::from_value(&document, &json::Options::reject_unknown())?;
+//! validate::check_message(&bootstrap)?;
 //! assert_eq!(bootstrap.node.as_ref().map(|node| node.id.as_str()), Some("one"));
 //!
 //! let dump = json::to_value(&bootstrap, true)?;

@@ -263,7 +263,7 @@ impl<'a> Decoder<'a> {
         for (name, value) in object {
             let (mut entry, mut inner) = (Vec::new(), Vec::new());
             wire::put_bytes(&mut entry, 1, name.as_bytes());
-            self.at_name(name, |this| this.deeper(|this| this.value(value, &mut inner)))?;
+            self.at_name(name, |this| this.value(value, &mut inner))?;
             wire::put_bytes(&mut entry, 2, &inner);
             wire::put_bytes(out, 1, &entry);
         }
@@ -273,7 +273,7 @@ impl<'a> Decoder<'a> {
     fn list_value(&mut self, list: &[Value], out: &mut Vec<u8>) -> Result<(), Error> {
         for (index, value) in list.iter().enumerate() {
             let mut inner = Vec::new();
-            self.at(format_args!("[{index}]"), |this| this.deeper(|this| this.value(value, &mut inner)))?;
+            self.at(format_args!("[{index}]"), |this| this.value(value, &mut inner))?;
             wire::put_bytes(out, 1, &inner);
         }
         Ok(())
@@ -291,11 +291,11 @@ impl<'a> Decoder<'a> {
             Value::String(text) => wire::put_bytes(out, 3, text.as_bytes()),
             Value::Bool(value) => wire::put(out, 4, Raw::Varint(u64::from(*value))),
             Value::Object(object) => {
-                self.r#struct(object, &mut inner)?;
+                self.deeper(|this| this.r#struct(object, &mut inner))?;
                 wire::put_bytes(out, 5, &inner);
             }
             Value::Array(list) => {
-                self.list_value(list, &mut inner)?;
+                self.deeper(|this| this.list_value(list, &mut inner))?;
                 wire::put_bytes(out, 6, &inner);
             }
         }

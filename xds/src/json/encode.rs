@@ -235,10 +235,7 @@ impl Encoder {
         while let Some((number, raw)) = reader.next()? {
             let (1, Raw::Len(entry)) = (number, raw) else { continue };
             let (name, value) = url_and_value(entry)?;
-            entries.insert(
-                name.to_owned(),
-                self.deeper(|this| this.value(&value, hide)).map_err(|error| error.within(name))?,
-            );
+            entries.insert(name.to_owned(), self.value(&value, hide).map_err(|error| error.within(name))?);
         }
         Ok(Value::Object(entries.into_iter().collect()))
     }
@@ -248,7 +245,7 @@ impl Encoder {
         let mut reader = Reader(wire);
         while let Some((number, raw)) = reader.next()? {
             if let (1, Raw::Len(bytes)) = (number, raw) {
-                list.push(self.deeper(|this| this.value(bytes, hide))?);
+                list.push(self.value(bytes, hide)?);
             }
         }
         Ok(Value::Array(list))
@@ -265,8 +262,8 @@ impl Encoder {
             Some((3, Raw::Len(_))) if hide == Hide::All => Value::from(REDACTED),
             Some((3, raw @ Raw::Len(_))) => scalar::to_json(raw, Kind::String)?,
             Some((4, Raw::Varint(value))) if hide == Hide::Marked => Value::Bool(value != 0),
-            Some((5, Raw::Len(bytes))) => self.r#struct(bytes, hide)?,
-            Some((6, Raw::Len(bytes))) => self.list_value(bytes, hide)?,
+            Some((5, Raw::Len(bytes))) => self.deeper(|this| this.r#struct(bytes, hide))?,
+            Some((6, Raw::Len(bytes))) => self.deeper(|this| this.list_value(bytes, hide))?,
             _ => Value::Null,
         })
     }

@@ -73,7 +73,7 @@ pub fn to_value<M: Message + Name>(message: &M, redact: bool) -> Result<Value, E
     encode(&M::full_name(), &message.encode_to_vec(), redact)
 }
 
-/// Merges a second document over a message as `--config-yaml` does: scalars are replaced, lists appended, messages merged.
+/// Merges a second document (scalars replaced, lists appended, messages merged) over a message as `--config-yaml` does.
 pub fn merge<M: Message + Name + Default>(base: &mut M, over: &Value, options: &Options) -> Result<(), Error> {
     let wire = decode(over, &M::full_name(), options)?;
     base.merge(wire.as_slice()).map_err(|error| Error::new("", error.to_string()))

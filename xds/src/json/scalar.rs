@@ -154,7 +154,8 @@ fn double(value: &Value) -> Result<f64, String> {
             "NaN" => Ok(f64::NAN),
             "Infinity" => Ok(f64::INFINITY),
             "-Infinity" => Ok(f64::NEG_INFINITY),
-            _ => parse_decimal(text),
+            // Unlike an integer, a decimal may have space around it.
+            _ => parse_decimal(text.trim_ascii()),
         },
         _ => Err(expected("a number", value)),
     }

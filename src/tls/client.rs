@@ -1,7 +1,7 @@
 //! `UpstreamTlsContext`: the client side of a handshake.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
@@ -13,7 +13,6 @@ use super::certs::ContextCertificates;
 use super::context::{Common, Live, Material};
 use super::params::Side;
 use super::secrets::{Context, SecretStore};
-use super::stats::TlsStats;
 use super::verify::{Usage, Verifier};
 use crate::config::ConfigError;
 
@@ -21,7 +20,6 @@ use crate::config::ConfigError;
 pub struct ClientTls {
     options: Options,
     live: Live<Connecting>,
-    stats: OnceLock<TlsStats>,
 }
 
 struct Options {
@@ -101,21 +99,10 @@ impl ClientTls {
             ));
         }
         let live = Live::start(common, |common, material| Connecting::build(&options, common, material))?;
-        let tls = Arc::new(ClientTls { options, live, stats: OnceLock::new() });
+        let tls = Arc::new(ClientTls { options, live });
         let context: Weak<dyn Context> = Arc::<ClientTls>::downgrade(&tls) as Weak<dyn Context>;
         secrets.register(context);
         Ok(tls)
-    }
-
-    /// Gives the context the counters of its listener or cluster; the first ones stay.
-    pub fn set_stats(&self, stats: TlsStats) {
-        let _ = self.stats.set(stats);
-    }
-
-    pub(super) fn count(&self, count: impl FnOnce(&TlsStats)) {
-        if let Some(stats) = self.stats.get() {
-            count(stats);
-        }
     }
 
     /// Whether all secrets are there.

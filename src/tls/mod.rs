@@ -23,7 +23,6 @@ mod secrets;
 mod server;
 mod source;
 mod stats;
-mod stream;
 #[cfg(test)]
 mod tests;
 mod validation;
@@ -37,4 +36,3 @@ pub use info::{certificate_info, session_of_client, session_of_server};
 pub use secrets::{Origin, SecretSlot, SecretStore};
 pub use server::ServerTls;
 pub use stats::TlsStats;
-pub use stream::{Accepted, accept, connect, connect_to};

@@ -1,6 +1,6 @@
 //! `DownstreamTlsContext`: the server side of a handshake.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -22,7 +22,6 @@ use super::identity::Identity;
 use super::params::Side;
 use super::san;
 use super::secrets::{Context, SecretStore};
-use super::stats::TlsStats;
 use super::verify::{Usage, Verifier};
 use crate::config::{ConfigError, refuse};
 
@@ -33,7 +32,6 @@ const SESSIONS: usize = 1024;
 pub struct ServerTls {
     options: Options,
     live: Live<Serving>,
-    stats: OnceLock<TlsStats>,
 }
 
 /// What the context says beside its common part.
@@ -112,21 +110,10 @@ impl ServerTls {
             return Err(ConfigError::new(common.path, "No TLS certificates found for server context"));
         }
         let live = Live::start(common, |common, material| Serving::build(&options, common, material))?;
-        let tls = Arc::new(ServerTls { options, live, stats: OnceLock::new() });
+        let tls = Arc::new(ServerTls { options, live });
         let context: Weak<dyn Context> = Arc::<ServerTls>::downgrade(&tls) as Weak<dyn Context>;
         secrets.register(context);
         Ok(tls)
-    }
-
-    /// Gives the context the counters of its listener or cluster; the first ones stay.
-    pub fn set_stats(&self, stats: TlsStats) {
-        let _ = self.stats.set(stats);
-    }
-
-    pub(super) fn count(&self, count: impl FnOnce(&TlsStats)) {
-        if let Some(stats) = self.stats.get() {
-            count(stats);
-        }
     }
 
     /// Whether all secrets are there.

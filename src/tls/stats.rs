@@ -87,10 +87,4 @@ impl TlsStats {
         };
         counter.inc();
     }
-    /// Counts a failed handshake over a stream; nothing where the stream itself failed.
-    pub fn record_io_failure(&self, error: &std::io::Error) {
-        if let Some(error) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
-            self.record_failure(error);
-        }
-    }
 }

@@ -1,2 +1,7 @@
-//! The `waypost` command.
-fn main() {}
+//! The `waypost` command: Envoy's command line, and tools in the box.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    waypost::cli::cli_main()
+}

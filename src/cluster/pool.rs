@@ -149,8 +149,7 @@ impl Pool {
             return self.wait_idle().await;
         }
         let open = self.count_open();
-        let Connected { io, upstream } =
-            connect(worker, &self.cluster, &self.host, &self.sharing, sni, permit).await?;
+        let Connected { io, upstream } = connect(worker, &self.cluster, &self.host, &self.sharing, sni, permit).await?;
         stats.upstream_cx_http1_total.inc();
         Ok(H1Conn { io, read: BytesMut::new(), out: WriteQueue::default(), upstream, _open: open })
     }
@@ -315,7 +314,10 @@ impl Drop for Connecting {
 }
 
 /// Runs an HTTP/2 client connection to its end, with keepalive pings if the cluster asks for them.
-async fn drive(mut connection: h2::client::Connection<Io, Bytes>, keepalive: Option<(std::time::Duration, std::time::Duration)>) {
+async fn drive(
+    mut connection: h2::client::Connection<Io, Bytes>,
+    keepalive: Option<(std::time::Duration, std::time::Duration)>,
+) {
     let Some((interval, timeout)) = keepalive else {
         let _ = connection.await;
         return;

@@ -208,7 +208,7 @@ impl H1Server {
     }
 
     fn finish(&mut self, trailers: Option<HeaderMap>) {
-        if self.framing == Framing::Chunked && !self.method == Method::HEAD {
+        if self.framing == Framing::Chunked && self.method != Method::HEAD {
             match trailers.filter(|_| self.enable_trailers) {
                 Some(t) => {
                     let casing = self.casing();

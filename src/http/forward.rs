@@ -39,13 +39,17 @@ pub fn describe(broken: Broken) -> (StatusCode, Flag, &'static str) {
 /// The local reply to a reset before the response's head.
 pub fn reset_reply(status: StatusCode, flag: Flag, reason: &str, transport: Option<&str>, retried: bool) -> LocalReply {
     let body = if retried {
-        format!("upstream connect error or disconnect/reset before headers. retried and the latest reset reason: {reason}")
+        format!(
+            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: {reason}"
+        )
     } else {
         format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
     };
     let reason = reason.replace(' ', "_");
     let details = match transport {
-        Some(t) if !t.is_empty() => format!("upstream_reset_before_response_started{{{reason}|{}}}", t.replace(' ', "_")),
+        Some(t) if !t.is_empty() => {
+            format!("upstream_reset_before_response_started{{{reason}|{}}}", t.replace(' ', "_"))
+        }
         _ => format!("upstream_reset_before_response_started{{{reason}}}"),
     };
     LocalReply::new(status, details).body(body).flag(flag)
@@ -153,7 +157,8 @@ pub async fn forward(
         }
         let counted = ActiveRequest::new(&cluster, &host);
         let opened = {
-            let opening = open(&worker, &cluster, &host, &sharing, &active.http.request, active.http.info.protocol, ended);
+            let opening =
+                open(&worker, &cluster, &host, &sharing, &active.http.request, active.http.info.protocol, ended);
             exchange::guard(&mut down, &mut timers, opening).await
         };
         let failure = match opened {
@@ -166,13 +171,17 @@ pub async fn forward(
             Ok(Ok(mut up)) => {
                 note_upstream(active, &up);
                 let mut informational = Vec::new();
-                let headed = exchange::head(&mut down, &mut up, &mut moved, &mut timers, |_, r| informational.push(r.head.status)).await;
+                let headed = exchange::head(&mut down, &mut up, &mut moved, &mut timers, |_, r| {
+                    informational.push(r.head.status)
+                })
+                .await;
                 drop(informational);
                 match headed {
                     Ok(response) => {
                         let fail = response.head.status.is_server_error();
                         count_response(&cluster, &host, response.head.status, fail);
-                        return respond(active, down, timers, chain, &pick, &cluster, up, response, moved, counted).await;
+                        return respond(active, down, timers, chain, &pick, &cluster, up, response, moved, counted)
+                            .await;
                     }
                     Err(Stop::Upstream(broken)) => {
                         up.cancel();
@@ -311,30 +320,34 @@ fn count_response(cluster: &Cluster, host: &Host, status: StatusCode, fail: bool
     use std::sync::atomic::Ordering::Relaxed;
     cluster.stats.upstream_rq_completed.inc();
     cluster.stats.response(status.as_u16());
-    if fail { host.counts.errors.fetch_add(1, Relaxed) } else { host.counts.successes.fetch_add(1, Relaxed) };
+    if fail {
+        host.counts.errors.fetch_add(1, Relaxed)
+    } else {
+        host.counts.successes.fetch_add(1, Relaxed)
+    };
 }
 
 /// Whether a policy lets such a failure be tried again.
 fn allows(on: RetryOn, failure: &Failure) -> bool {
     match failure {
         Failure::Connect(ConnectError::Failed(_) | ConnectError::Timeout) => {
-            on.has(RetryOn::CONNECT_FAILURE)
-                || on.has(RetryOn::FIVE_XX)
-                || on.has(RetryOn::GATEWAY_ERROR)
-                || on.has(RetryOn::RESET)
-                || on.has(RetryOn::RESET_BEFORE_REQUEST)
+            on.any(RetryOn::CONNECT_FAILURE)
+                || on.any(RetryOn::FIVE_XX)
+                || on.any(RetryOn::GATEWAY_ERROR)
+                || on.any(RetryOn::RESET)
+                || on.any(RetryOn::RESET_BEFORE_REQUEST)
         }
         Failure::Connect(ConnectError::Terminated) => {
-            on.has(RetryOn::FIVE_XX) || on.has(RetryOn::GATEWAY_ERROR) || on.has(RetryOn::RESET)
+            on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET)
         }
         Failure::Connect(ConnectError::Overflow) => false,
         Failure::Broken(Broken::Refused) => {
-            on.has(RetryOn::REFUSED_STREAM)
-                || on.has(RetryOn::FIVE_XX)
-                || on.has(RetryOn::GATEWAY_ERROR)
-                || on.has(RetryOn::RESET)
+            on.any(RetryOn::REFUSED_STREAM)
+                || on.any(RetryOn::FIVE_XX)
+                || on.any(RetryOn::GATEWAY_ERROR)
+                || on.any(RetryOn::RESET)
         }
-        Failure::Broken(_) => on.has(RetryOn::FIVE_XX) || on.has(RetryOn::GATEWAY_ERROR) || on.has(RetryOn::RESET),
+        Failure::Broken(_) => on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET),
     }
 }
 
@@ -414,7 +427,9 @@ async fn respond(
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked for it.
         up.cancel();
-        return active.stopped(&mut down, Some(chain), Stop::Upstream(Broken::Protocol), Some(pick.response_headers)).await;
+        return active
+            .stopped(&mut down, Some(chain), Stop::Upstream(Broken::Protocol), Some(pick.response_headers))
+            .await;
     }
     let mut end = end;
     if active.http.request.upgrade.as_ref().is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket")) {

@@ -95,9 +95,14 @@ impl HttpConnection {
 
     /// Whether a response now has to say that the connection ends.
     pub fn ends(&self) -> bool {
-        if self.worker.shared.drain.is_on() && !self.closing.get() {
-            self.hcm.stats.downstream_cx_drain_close.inc();
-            self.closing.set(true);
+        let shared = &self.worker.shared;
+        if !self.closing.get() {
+            if shared.drain.closes(self.worker.random()) {
+                self.hcm.stats.downstream_cx_drain_close.inc();
+                self.closing.set(true);
+            } else if shared.overload.disables_keepalive() {
+                self.closing.set(true);
+            }
         }
         self.closing.get()
     }
@@ -237,7 +242,7 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) {
     let scheme = if connection.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let mut server = H1Server::new(io, read, BUFFER_LIMIT);
     server.enable_trailers = hcm.http1.enable_trailers;
-    server.proper_case = hcm.http1.casing == HeaderCasing::ProperWords;
+    server.proper_case = hcm.http1.casing == HeaderCasing::ProperCaseWords;
     let mut alarm = Alarm::default();
     loop {
         let next = next_request(connection, &mut server, &limits, scheme, &mut alarm).await;
@@ -405,9 +410,7 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
         None => return,
     };
     let mut drain = connection.worker.shared.drain.subscribe();
-    if *drain.borrow_and_update() {
-        connection.closing.set(true);
-    }
+    drain.borrow_and_update();
     let mut pings = options.keepalive.as_ref().and_then(|k| Some((k.interval?, k.timeout))).zip(h2.ping_pong());
     let mut ping_at = pings.as_ref().map(|((interval, _), _)| Instant::now() + *interval);
     let mut pong_by: Option<Instant> = None;

@@ -3,25 +3,25 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, Method, StatusCode};
 use waypost_filters::filter::{LocalReply, Step};
 use waypost_filters::flags::Flag;
-use waypost_filters::format::{AccessLogType, FormatContext};
 use waypost_filters::format::header_ops::HeaderOpsChain;
+use waypost_filters::format::{AccessLogType, FormatContext};
 use waypost_filters::head::{Protocol, RequestHead, ResponseHead, Scheme};
 use waypost_filters::stream::{HttpStream, StreamInfo};
 
-use super::downstream::{Downstream, H1Server, Lost, Piece};
+use super::downstream::{Downstream, H1Server, Lost};
 use super::exchange::{Stop, Timer, Timers};
 use super::filters::Chain;
+use super::forward;
 use super::h1::H1Error;
 use super::manager::{HttpConnection, PREMATURE};
 use super::rules::{local_reply, request::mutate_request, response::mutate_response};
-use super::forward;
 use crate::route::{Action, Route};
 
 /// A request whose head has been received.
@@ -51,7 +51,12 @@ pub struct ActiveStream {
 }
 
 impl ActiveStream {
-    fn new(connection: &Rc<HttpConnection>, head: RequestHead, protocol: Option<Protocol>, has_head: bool) -> ActiveStream {
+    fn new(
+        connection: &Rc<HttpConnection>,
+        head: RequestHead,
+        protocol: Option<Protocol>,
+        has_head: bool,
+    ) -> ActiveStream {
         let stats = &connection.hcm.stats;
         stats.downstream_rq_total.inc();
         stats.downstream_rq_active.inc();
@@ -143,7 +148,13 @@ impl ActiveStream {
     }
 
     /// Ends the stream for what stopped it.
-    pub async fn stopped(&mut self, down: &mut Downstream<'_>, chain: Option<&Chain>, stop: Stop, route: Option<&HeaderOpsChain>) {
+    pub async fn stopped(
+        &mut self,
+        down: &mut Downstream<'_>,
+        chain: Option<&Chain>,
+        stop: Stop,
+        route: Option<&HeaderOpsChain>,
+    ) {
         let hcm = self.connection.hcm.clone();
         let info = &mut self.http.info;
         match stop {
@@ -174,7 +185,8 @@ impl ActiveStream {
                 }
             }
             Stop::Timeout(timer) => {
-                let (status, body, details, flag): (StatusCode, &'static str, &'static str, Option<Flag>) = match timer {
+                let (status, body, details, flag): (StatusCode, &'static str, &'static str, Option<Flag>) = match timer
+                {
                     Timer::Route => (
                         StatusCode::GATEWAY_TIMEOUT,
                         "upstream request timeout",
@@ -232,7 +244,10 @@ impl ActiveStream {
                 let (status, flag, reason) = forward::describe(broken);
                 if self.responded {
                     info.flags.set(flag);
-                    info.details = Some(Cow::Owned(format!("upstream_reset_after_response_started{{{}}}", reason.replace(' ', "_"))));
+                    info.details = Some(Cow::Owned(format!(
+                        "upstream_reset_after_response_started{{{}}}",
+                        reason.replace(' ', "_")
+                    )));
                     down.reset(Reason::INTERNAL_ERROR);
                     hcm.stats.downstream_rq_tx_reset.inc();
                 } else {
@@ -317,7 +332,8 @@ pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Serv
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
     let mut active = ActiveStream::new(connection, empty_head(), None, false);
-    let reply = LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request_header_timeout").body("request header timeout").closing();
+    let reply =
+        LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request_header_timeout").body("request header timeout").closing();
     active.reply(&mut Downstream::H1(server), None, reply, None).await;
 }
 
@@ -335,6 +351,10 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         duration_at: timeouts.max_stream_duration.map(|d| start + d),
         ..Timers::default()
     };
+    if connection.worker.shared.overload.stops_requests() {
+        let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("envoy overloaded");
+        return active.reply(&mut down, None, reply, None).await;
+    }
     if let Err(reply) = mutate_request(&hcm, &hcm.routes.internal_only_headers, &mut active.http) {
         let reply = if down.is_h1() { reply.closing() } else { reply };
         return active.reply(&mut down, None, reply, None).await;
@@ -391,7 +411,8 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
             active.reply(&mut down, Some(&chain), reply, Some(&route.response_headers)).await;
         }
         Action::NonForwarding => {
-            let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flag::NoClusterFound);
+            let reply =
+                LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flag::NoClusterFound);
             active.reply(&mut down, Some(&chain), reply, Some(&route.response_headers)).await;
         }
     }
@@ -406,7 +427,11 @@ fn note_route(info: &mut StreamInfo, route: Option<&Arc<Route>>) {
 }
 
 /// The filter chain of a request. None where it asks for an upgrade that is not allowed.
-fn chain_of(stream: &HttpStream, hcm: &super::config::HttpConnectionManager, route: Option<&Route>) -> Option<Arc<Chain>> {
+fn chain_of(
+    stream: &HttpStream,
+    hcm: &super::config::HttpConnectionManager,
+    route: Option<&Route>,
+) -> Option<Arc<Chain>> {
     let kind: &[u8] = match &stream.request.upgrade {
         Some(kind) => kind.as_bytes(),
         // A CONNECT that no route takes is a 404, not a refused upgrade.
@@ -422,7 +447,14 @@ fn chain_of(stream: &HttpStream, hcm: &super::config::HttpConnectionManager, rou
 
 impl ActiveStream {
     /// Answers with a route's body of bytes, which need not be text.
-    async fn direct(&mut self, down: &mut Downstream<'_>, chain: &Arc<Chain>, reply: LocalReply, body: Bytes, route: &Arc<Route>) {
+    async fn direct(
+        &mut self,
+        down: &mut Downstream<'_>,
+        chain: &Arc<Chain>,
+        reply: LocalReply,
+        body: Bytes,
+        route: &Arc<Route>,
+    ) {
         let text = String::from_utf8_lossy(&body).into_owned();
         self.reply(down, Some(chain), reply.body(text), Some(&route.response_headers)).await;
     }
@@ -432,4 +464,3 @@ impl ActiveStream {
         self.http.response = Some(head);
     }
 }
-

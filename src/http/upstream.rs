@@ -118,12 +118,22 @@ impl H1Client {
                 Ok(Some(parsed)) => {
                     self.scan = ScanState::default();
                     if parsed.informational {
-                        return Poll::Ready(Ok(Response { head: parsed.head, end: false, upgrade: false, informational: true }));
+                        return Poll::Ready(Ok(Response {
+                            head: parsed.head,
+                            end: false,
+                            upgrade: false,
+                            informational: true,
+                        }));
                     }
                     self.keep_alive = parsed.keep_alive;
                     let end = parsed.body == h1::BodyKind::None || parsed.body == h1::BodyKind::Length(0);
                     self.body = (!end).then(|| BodyDecoder::new(parsed.body));
-                    return Poll::Ready(Ok(Response { head: parsed.head, end, upgrade: parsed.upgrade, informational: false }));
+                    return Poll::Ready(Ok(Response {
+                        head: parsed.head,
+                        end,
+                        upgrade: parsed.upgrade,
+                        informational: false,
+                    }));
                 }
                 Ok(None) => {}
                 Err(e) => {
@@ -297,8 +307,7 @@ fn h2_request(head: &RequestHead) -> Option<Request<()>> {
             waypost_filters::head::Scheme::Http => http::uri::Scheme::HTTP,
             waypost_filters::head::Scheme::Https => http::uri::Scheme::HTTPS,
         });
-        parts.path_and_query =
-            Some(PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(head.path_bytes())).ok()?);
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(head.path_bytes())).ok()?);
         if parts.authority.is_none() {
             // A URI with a scheme needs one; HTTP/2 takes the path alone.
             parts.scheme = None;

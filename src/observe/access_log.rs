@@ -46,7 +46,7 @@ struct LogFile {
     path: String,
     /// The place of this file's buffer in each thread's [`BUFFERS`].
     slot: usize,
-    buffers: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
+    buffers: Mutex<Vec<Buffer>>,
     writer: Mutex<Option<thread::Thread>>,
     dropped: AtomicU64,
     reopen: AtomicBool,
@@ -64,11 +64,14 @@ enum Output {
     File(File),
 }
 
+/// Lines of one thread for one file; the thread adds to them and the file's writer takes them.
+type Buffer = Arc<Mutex<Vec<u8>>>;
+
 static NEXT_SLOT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     /// This thread's buffers by slot.
-    static BUFFERS: RefCell<Vec<Option<Arc<Mutex<Vec<u8>>>>>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: RefCell<Vec<Option<Buffer>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Default for AccessLogFiles {

@@ -602,3 +602,34 @@ fn what_istiod_was_recorded_to_send_loads_or_says_what_is_missing() {
     let known = |e: &str| e.strip_suffix(": not supported yet").is_some_and(|p| missing.iter().any(|m| p.ends_with(m)));
     assert!(refused.iter().all(|(_, e)| known(e)), "{refused:#?}");
 }
+
+#[test]
+fn header_rules_run_from_the_route_outwards_unless_the_most_specific_wins() {
+    let add = |value: &str| format!("request_headers_to_add: [{{header: {{key: x-o, value: {value}}}}}]");
+    let order = |wins: bool, path: &str| {
+        let t = table(&format!(
+            "name: rc
+most_specific_header_mutations_wins: {wins}
+{}
+virtual_hosts:
+- name: v
+  domains: ['*']
+  {}
+  routes:
+  - {{match: {{prefix: /w}}, {}, route: {{weighted_clusters: {{clusters: [{{name: c, weight: 1, {}}}]}}}}}}
+  - {{match: {{prefix: /}}, {}, route: {{cluster: c}}}}",
+            add("c"),
+            add("v"),
+            add("r"),
+            add("w"),
+            add("r")
+        ));
+        let mut s = stream("h", path, &[]);
+        let route = t.find(&s, 0).unwrap();
+        let pick = route.pick_cluster(&s.request, 0).unwrap();
+        route.finalize_request(&mut s, &pick, true);
+        s.request.headers.get_all("x-o").iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>().join(",")
+    };
+    assert_eq!((&*order(false, "/"), &*order(false, "/w")), ("r,v,c", "w,r,v,c"));
+    assert_eq!((&*order(true, "/"), &*order(true, "/w")), ("c,v,r", "w,c,v,r"));
+}

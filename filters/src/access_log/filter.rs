@@ -32,7 +32,11 @@ pub(super) enum Filter {
         statuses: Vec<i64>,
         exclude: bool,
     },
-    Metadata(Option<MetadataMatch>),
+    /// Without a matcher no key is ever found.
+    Metadata {
+        matcher: Option<MetadataMatch>,
+        if_missing: bool,
+    },
     /// A bit for each type.
     LogType {
         types: u32,
@@ -76,7 +80,9 @@ impl Filter {
             Filter::ResponseFlag(None) => !cx.info.flags.is_empty(),
             Filter::ResponseFlag(Some(flags)) => cx.info.flags.intersects(*flags),
             Filter::GrpcStatus { statuses, exclude } => statuses.contains(&grpc_status(cx)) != *exclude,
-            Filter::Metadata(matcher) => matcher.as_ref().is_none_or(|m| m.matches(&cx.info.metadata)),
+            Filter::Metadata { matcher, if_missing } => {
+                matcher.as_ref().map_or(*if_missing, |m| m.matches(&cx.info.metadata, *if_missing))
+            }
             Filter::LogType { types, exclude } => (types & bit(cx.access_log_type) != 0) != *exclude,
         }
     }
@@ -113,7 +119,7 @@ fn specifier(specifier: FilterSpecifier, path: &str) -> Result<Filter, AccessLog
         FilterSpecifier::MetadataFilter(proto::MetadataFilter { matcher, match_if_key_not_found }) => {
             let path = format!("{path}.metadata_filter.matcher");
             let if_missing = match_if_key_not_found.is_none_or(|b| b.value);
-            Filter::Metadata(matcher.map(|m| MetadataMatch::compile(m, if_missing, &path)).transpose()?)
+            Filter::Metadata { matcher: matcher.map(|m| MetadataMatch::compile(m, &path)).transpose()?, if_missing }
         }
         FilterSpecifier::LogTypeFilter(proto::LogTypeFilter { types, exclude }) => {
             let path = format!("{path}.log_type_filter.types");

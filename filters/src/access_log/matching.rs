@@ -63,7 +63,6 @@ pub(super) struct MetadataMatch {
     path: Vec<String>,
     value: ValueMatch,
     invert: bool,
-    if_missing: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -195,7 +194,7 @@ fn regex(matcher: RegexMatcher, path: &str) -> Result<Regex, AccessLogError> {
 }
 
 impl MetadataMatch {
-    pub fn compile(matcher: MetadataMatcher, if_missing: bool, path: &str) -> Result<MetadataMatch, AccessLogError> {
+    pub fn compile(matcher: MetadataMatcher, path: &str) -> Result<MetadataMatch, AccessLogError> {
         let MetadataMatcher { filter, path: segments, value, invert } = matcher;
         if segments.is_empty() {
             return Err(error(&format!("{path}.path"), "value must contain at least 1 item(s)"));
@@ -208,13 +207,13 @@ impl MetadataMatch {
         let Some(ValueMatcher { match_pattern: Some(pattern) }) = value else {
             return Err(error(&path, "value is required"));
         };
-        Ok(MetadataMatch { namespace: filter, path: keys, value: value_match(pattern, &path)?, invert, if_missing })
+        Ok(MetadataMatch { namespace: filter, path: keys, value: value_match(pattern, &path)?, invert })
     }
 
-    pub fn matches(&self, metadata: &Metadata) -> bool {
+    pub fn matches(&self, metadata: &Metadata, if_missing: bool) -> bool {
         match metadata.at(&self.namespace, self.path.iter().map(String::as_str)) {
             Some(found) => self.value.matches(found) != self.invert,
-            None => self.if_missing,
+            None => if_missing,
         }
     }
 }

@@ -48,9 +48,25 @@ pub type Opener<'a> = dyn FnMut(&str) -> Result<Arc<dyn Sink>, String> + 'a;
 /// One compiled access log.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    filter: Option<Filter>,
+    filter: Option<AccessLogFilter>,
     format: SubstitutionFormat,
     sink: Arc<dyn Sink>,
+}
+
+/// A compiled `AccessLogFilter` on its own, as the mappers of local replies have it.
+#[derive(Clone, Debug)]
+pub struct AccessLogFilter(Option<Filter>);
+
+impl AccessLogFilter {
+    /// Compiles a filter; `path` is that of the message itself.
+    pub fn compile(filter: proto::AccessLogFilter, path: &str) -> Result<AccessLogFilter, AccessLogError> {
+        Filter::compile(filter, path).map(AccessLogFilter)
+    }
+
+    /// Whether it takes a stream. One that says nothing takes all.
+    pub fn passes(&self, cx: &FormatContext<'_>) -> bool {
+        self.0.as_ref().is_none_or(|f| f.passes(cx))
+    }
 }
 
 impl AccessLog {
@@ -100,7 +116,7 @@ impl AccessLog {
             }
             None => default_format(&config_path)?,
         };
-        let filter = filter.map(|f| Filter::compile(f, &format!("{path}.filter"))).transpose()?.flatten();
+        let filter = filter.map(|f| AccessLogFilter::compile(f, &format!("{path}.filter"))).transpose()?;
         // The file last, so that a log which cannot be used makes none.
         let sink = opener(&file).map_err(|reason| error(&config_path, reason))?;
         Ok(AccessLog { filter, format, sink })

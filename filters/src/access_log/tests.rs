@@ -3,13 +3,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::http::{Method, StatusCode};
 
-use super::*;
+use super::{AccessLog, FileAccessLog, FormatContext, Sink, file_access_log, proto};
 use crate::address::Address;
 use crate::connection::Connection;
 use crate::flags::Flag;
 use crate::format::AccessLogType;
 use crate::head::{RequestHead, ResponseHead, Scheme};
 use crate::stream::{HttpStream, StreamInfo};
+use std::sync::Arc;
 use waypost_xds::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
 use waypost_xds::envoy::config::accesslog::v3::{
     AccessLogFilter, AndFilter, ComparisonFilter, DurationFilter, ExtensionFilter, GrpcStatusFilter, HeaderFilter,
@@ -224,6 +225,18 @@ fn grpc_status_metadata_and_log_type() {
     let types =
         |types: &[i32], exclude| FilterSpecifier::LogTypeFilter(LogTypeFilter { types: types.to_vec(), exclude });
     assert!(passes(types(&[6], false)) && !passes(types(&[6], true)) && !passes(types(&[3, 14], false)));
+}
+
+#[test]
+fn a_filter_on_its_own() {
+    let filter = |f| super::AccessLogFilter::compile(AccessLogFilter { filter_specifier: f }, "mappers[0].filter");
+    let stream = stream();
+    let cx = FormatContext::of_stream(&stream);
+    assert!(filter(None).unwrap().passes(&cx));
+    assert!(filter(Some(status(0, 503))).unwrap().passes(&cx) && !filter(Some(status(0, 200))).unwrap().passes(&cx));
+    let missing = FilterSpecifier::HeaderFilter(HeaderFilter { header: None });
+    let error = filter(Some(missing)).unwrap_err();
+    assert_eq!(error.to_string(), "mappers[0].filter.header_filter.header: value is required");
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(super) struct CertificateOp {
 /// A field of a certificate; an empty one is missing.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Field {
-    Text(fn(&CertificateInfo) -> &String),
+    Text(fn(&CertificateInfo) -> &str),
     /// Joined by commas.
     List(fn(&CertificateInfo) -> &Vec<String>),
 }

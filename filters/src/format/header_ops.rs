@@ -28,6 +28,8 @@ pub enum Side {
     Request,
     /// `response_headers_to_add`, `response_headers_to_remove`
     Response,
+    /// `headers_to_add` of a local reply's mapper, which are for the response.
+    LocalReply,
 }
 
 /// Compiled header rules of one place (a route, a virtual host, a route configuration).
@@ -74,10 +76,11 @@ impl HeaderOps {
         path: &str,
     ) -> Result<HeaderOps, HeaderOpsError> {
         let side = match side {
-            Side::Request => "request",
-            Side::Response => "response",
+            Side::Request => "request_",
+            Side::Response => "response_",
+            Side::LocalReply => "",
         };
-        let at = |field: &str, i: usize| format!("{path}.{side}_headers_to_{field}[{i}]");
+        let at = |field: &str, i: usize| format!("{path}.{side}headers_to_{field}[{i}]");
         Ok(HeaderOps {
             add: add.into_iter().enumerate().map(|(i, o)| rule(o, &at("add", i))).collect::<Result<_, _>>()?,
             remove: remove.iter().enumerate().map(|(i, n)| removal(n, &at("remove", i))).collect::<Result<_, _>>()?,

@@ -1,5 +1,6 @@
 //! Operators on the heads of messages.
 
+use ::http::header::{HOST, UPGRADE};
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::operator::append;
@@ -193,7 +194,7 @@ fn request_header(request: &RequestHead, key: &Key, out: &mut Vec<u8>) -> bool {
         Key::Path => value(request.path.as_ref(), out),
         Key::Authority => value(request.authority.as_ref(), out),
         Key::OriginalPath => value(original_path(request), out),
-        Key::Upgrade => value(request.headers.get("upgrade").or(request.upgrade.as_ref()), out),
+        Key::Upgrade => value(request.headers.get(UPGRADE).or(request.upgrade.as_ref()), out),
         key => plain_header(&request.headers, key, out),
     }
 }
@@ -201,7 +202,6 @@ fn request_header(request: &RequestHead, key: &Key, out: &mut Vec<u8>) -> bool {
 fn response_header(response: &ResponseHead, key: &Key, out: &mut Vec<u8>) -> bool {
     match key {
         Key::Status => append(out, response.status.as_str().as_bytes()),
-        Key::Upgrade => value(response.headers.get("upgrade"), out),
         key => plain_header(&response.headers, key, out),
     }
 }
@@ -209,6 +209,9 @@ fn response_header(response: &ResponseHead, key: &Key, out: &mut Vec<u8>) -> boo
 fn plain_header(headers: &HeaderMap, key: &Key, out: &mut Vec<u8>) -> bool {
     match key {
         Key::Name(name) => value(headers.get(name), out),
+        Key::Upgrade => value(headers.get(UPGRADE), out),
+        Key::OriginalPath => value(headers.get(ORIGINAL_PATH), out),
+        Key::Authority => value(headers.get(HOST), out),
         Key::Joined(name) => {
             let mut values = headers.get_all(name).iter();
             if !value(values.next(), out) {
@@ -228,8 +231,14 @@ fn value(value: Option<&HeaderValue>, out: &mut Vec<u8>) -> bool {
     value.is_some_and(|v| append(out, v.as_bytes()))
 }
 
+/// `x-envoy-original-path`
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+
+/// `x-envoy-original-host`
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+
 fn original_path(request: &RequestHead) -> Option<&HeaderValue> {
-    request.headers.get("x-envoy-original-path").or(request.original_path.as_ref())
+    request.headers.get(ORIGINAL_PATH).or(request.original_path.as_ref())
 }
 
 impl PathOp {
@@ -301,7 +310,7 @@ impl ServerNameOp {
         };
         let host = |out: &mut Vec<u8>| {
             let Some(request) = cx.request else { return false };
-            let original = request.headers.get("x-envoy-original-host");
+            let original = request.headers.get(ORIGINAL_HOST);
             let host = match self.host {
                 Source::Original => original,
                 Source::Current => request.authority.as_ref(),
@@ -318,12 +327,12 @@ impl ServerNameOp {
 }
 
 /// Bytes of all names and values (`HeaderMap::byteSize`).
-pub(super) fn byte_size(headers: &HeaderMap) -> i128 {
+pub(super) fn byte_size(headers: &HeaderMap) -> i64 {
     headers.iter().map(|(n, v)| size(n.as_str(), v.len())).sum()
 }
 
 /// The same of a request, pseudo headers included.
-pub(super) fn request_size(request: &RequestHead) -> i128 {
+pub(super) fn request_size(request: &RequestHead) -> i64 {
     let of = |name, value: Option<&HeaderValue>| value.map_or(0, |v| size(name, v.len()));
     size(":method", request.method.as_str().len())
         + size(":scheme", request.scheme.as_str().len())
@@ -333,10 +342,10 @@ pub(super) fn request_size(request: &RequestHead) -> i128 {
 }
 
 /// The same of a response.
-pub(super) fn response_size(response: &ResponseHead) -> i128 {
+pub(super) fn response_size(response: &ResponseHead) -> i64 {
     size(":status", 3) + byte_size(&response.headers)
 }
 
-fn size(name: &str, value: usize) -> i128 {
-    i128::try_from(name.len().saturating_add(value)).unwrap_or_default()
+fn size(name: &str, value: usize) -> i64 {
+    i64::try_from(name.len().saturating_add(value)).unwrap_or_default()
 }

@@ -25,8 +25,11 @@ pub struct JsonFormat {
 enum Program {
     Flat(Box<[Step]>),
     /// With `omit_empty_values`.
-    Tree(Box<[(Box<str>, Node)]>),
+    Tree(Members),
 }
+
+/// Members with their keys as they are written, colon included; sorted.
+type Members = Box<[(Box<str>, Node)]>;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -39,8 +42,7 @@ enum Step {
 
 #[derive(Clone, Debug)]
 enum Node {
-    /// Members with their keys as they are written, colon included; sorted.
-    Object(Box<[(Box<str>, Node)]>),
+    Object(Members),
     Array(Box<[Node]>),
     Null,
     Literal(Box<[u8]>),
@@ -93,7 +95,7 @@ impl JsonFormat {
     }
 }
 
-fn members(format: &Struct, options: JsonOptions) -> Result<Box<[(Box<str>, Node)]>, FormatError> {
+fn members(format: &Struct, options: JsonOptions) -> Result<Members, FormatError> {
     let Struct { fields } = format;
     let mut sorted: Vec<(&String, &Value)> = fields.iter().collect();
     sorted.sort_unstable_by_key(|(key, _)| *key);

@@ -10,6 +10,7 @@ mod json;
 mod operator;
 mod parse;
 mod place;
+mod plain;
 mod status;
 mod substitution;
 mod time;

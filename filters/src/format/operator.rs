@@ -20,7 +20,7 @@ pub(super) struct Operator {
 }
 
 pub(super) type TextFn = for<'a> fn(&FormatContext<'a>) -> Option<&'a str>;
-pub(super) type NumberFn = fn(&FormatContext<'_>) -> Option<i128>;
+pub(super) type NumberFn = fn(&FormatContext<'_>) -> Option<i64>;
 pub(super) type WriteFn = fn(&FormatContext<'_>, &mut Vec<u8>) -> bool;
 pub(super) type MetadataFn = for<'a> fn(&FormatContext<'a>) -> Option<&'a Metadata>;
 
@@ -58,7 +58,7 @@ pub(super) struct Between {
     pub from: Point,
     pub to: Point,
     /// Nanoseconds to the unit.
-    pub unit: i128,
+    pub unit: i64,
 }
 
 /// A moment of a stream that `COMMON_DURATION` names; one that no filter sets is never there.
@@ -120,8 +120,12 @@ impl Operator {
                 });
                 out.truncate(start);
                 match found {
-                    Some(o) if self.max_length.is_none() || o.is_typed() => o.json(cx, out),
-                    Some(o) => self.quoted(out, |out| o.text(cx, out)),
+                    // Strings are cut to the length of the whole, other values are not.
+                    Some(o) if o.json(cx, out) && (self.max_length.is_none() || out.get(start) != Some(&b'"')) => true,
+                    Some(o) => {
+                        out.truncate(start);
+                        self.quoted(out, |out| o.text(cx, out))
+                    }
                     None => false,
                 }
             }
@@ -135,10 +139,6 @@ impl Operator {
         let present = self.text(cx, out);
         value::escape_from(out, start);
         present
-    }
-
-    fn is_typed(&self) -> bool {
-        matches!(self.op, Op::Number(_) | Op::Between(_) | Op::GrpcStatus(GrpcShape::Number))
     }
 
     /// Strings are truncated, other values are not.
@@ -209,11 +209,11 @@ impl Op {
 }
 
 impl Between {
-    fn value(&self, cx: &FormatContext<'_>) -> Option<i128> {
+    fn value(&self, cx: &FormatContext<'_>) -> Option<i64> {
         let at = |point| {
             Some(match point {
                 Point::Start => 0,
-                Point::At(f) => i128::try_from(f(&cx.info.timing)?.as_nanos()).ok()?,
+                Point::At(f) => i64::try_from(f(&cx.info.timing)?.as_nanos()).ok()?,
                 Point::Unknown => return None,
             })
         };
@@ -235,10 +235,10 @@ impl FilterStateShape {
             (FilterStateShape::Plain, Object::String(s) | Object::HashableString(s)) => append(out, s.as_bytes()),
             (FilterStateShape::Plain, Object::Address(a)) => super::place::write(a, out),
             (FilterStateShape::Plain, Object::Bool(b)) => append(out, if *b { b"true" } else { b"false" }),
-            (FilterStateShape::Plain, Object::Number(n)) => number(out, i128::from(*n)),
+            (FilterStateShape::Plain, Object::Number(n)) => count(*n).is_some_and(|n| number(out, n)),
             (FilterStateShape::Field(name), Object::Address(a)) => match &**name {
                 "ip" => a.ip().is_some_and(|ip| super::place::write_ip(ip, out)),
-                "port" => a.port().is_some_and(|p| number(out, i128::from(p))),
+                "port" => a.port().is_some_and(|p| number(out, i64::from(p))),
                 _ => false,
             },
             (FilterStateShape::Field(_), _) => false,
@@ -258,7 +258,7 @@ fn typed(object: &Object, out: &mut Vec<u8>) -> bool {
         // UInt64Value is a string in JSON.
         Object::Number(n) => {
             out.push(b'"');
-            number(out, i128::from(*n));
+            append(out, itoa::Buffer::new().format(*n).as_bytes());
             append(out, b"\"")
         }
     }
@@ -271,11 +271,13 @@ pub(super) fn append(out: &mut Vec<u8>, text: &[u8]) -> bool {
 }
 
 /// Appends a number.
-pub(super) fn number(out: &mut Vec<u8>, n: i128) -> bool {
-    match i64::try_from(n) {
-        Ok(n) => append(out, itoa::Buffer::new().format(n).as_bytes()),
-        Err(_) => append(out, itoa::Buffer::new().format(n).as_bytes()),
-    }
+pub(super) fn number(out: &mut Vec<u8>, n: i64) -> bool {
+    append(out, itoa::Buffer::new().format(n).as_bytes())
+}
+
+/// A count as a number; none comes near the limit.
+pub(super) fn count(n: u64) -> Option<i64> {
+    i64::try_from(n).ok()
 }
 
 /// Milliseconds of the stream: to its end, or until now.

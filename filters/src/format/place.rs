@@ -43,7 +43,7 @@ impl AddressOp {
             (Part::WithoutPort, Address::Ip(a)) => write_ip(a.ip(), out),
             (Part::WithoutPort, a) => write(a, out),
             (Part::Masked(bits), Address::Ip(a)) => write_masked(a.ip(), bits, out),
-            (Part::Port, Address::Ip(a)) => number(out, i128::from(a.port())),
+            (Part::Port, Address::Ip(a)) => number(out, i64::from(a.port())),
             (Part::Masked(_) | Part::Port, _) => false,
             (Part::EndpointId, Address::Internal { endpoint_id, .. }) => append(out, endpoint_id.as_bytes()),
             (Part::EndpointId, _) => true,
@@ -57,10 +57,16 @@ pub(super) fn write(address: &Address, out: &mut Vec<u8>) -> bool {
         Address::Ip(a) if a.is_ipv4() => {
             write_ip(a.ip(), out);
             out.push(b':');
-            number(out, i128::from(a.port()))
+            number(out, i64::from(a.port()))
         }
         Address::Pipe(path) => append(out, path.as_bytes()),
-        other => write!(out, "{other}").is_ok(),
+        Address::Internal { listener, endpoint_id } => {
+            for part in ["envoy://", listener, "/", endpoint_id] {
+                out.extend_from_slice(part.as_bytes());
+            }
+            true
+        }
+        Address::Ip(a) => write!(out, "{a}").is_ok(),
     }
 }
 
@@ -71,7 +77,12 @@ pub(super) fn write_ip(ip: IpAddr, out: &mut Vec<u8>) -> bool {
         if i > 0 {
             out.push(b'.');
         }
-        number(out, i128::from(octet));
+        let digit = |n: u8| b'0' + n % 10;
+        match octet {
+            0..10 => out.push(digit(octet)),
+            10..100 => out.extend_from_slice(&[digit(octet / 10), digit(octet)]),
+            _ => out.extend_from_slice(&[digit(octet / 100), digit(octet / 10), digit(octet)]),
+        }
     }
     true
 }
@@ -91,5 +102,5 @@ fn write_masked(ip: IpAddr, bits: u8, out: &mut Vec<u8>) -> bool {
     };
     write_ip(masked, out);
     out.push(b'/');
-    number(out, i128::from(bits))
+    number(out, i64::from(bits))
 }

@@ -46,7 +46,7 @@ impl GrpcShape {
         match (self, name) {
             (GrpcShape::Camel, Some((camel, _))) => append(out, camel.as_bytes()),
             (GrpcShape::Snake, Some((_, snake))) => append(out, snake.as_bytes()),
-            (GrpcShape::Number, _) | (_, None) => number(out, i128::from(code)),
+            (GrpcShape::Number, _) | (_, None) => number(out, code),
         }
     }
 }

@@ -120,3 +120,7 @@ fn text_of(source: proto::DataSource, path: &str) -> Result<String, Substitution
         }
     }
 }
+
+#[cfg(test)]
+#[path = "substitution_tests.rs"]
+mod tests;

@@ -165,6 +165,12 @@ fn operators_as_text_and_as_json() {
             r#""DownstreamEnd""#,
         ),
         (r#"%COALESCE({"operators":["TRACE_ID"]})%"#, "-", "null"),
+        (r#"%COALESCE({"operators":["RESPONSE_CODE"]}):1%"#, "2", "200"),
+        (
+            r#"%COALESCE({"operators":[{"command":"DYNAMIC_METADATA","param":"rm"},{"command":"DYNAMIC_METADATA","param":"my:o"}]}):3%"#,
+            "{\"a",
+            r#"{"a":2,"in":"bar","z":1}"#,
+        ),
         ("%CONNECTION_TERMINATION_DETAILS%", "-", "null"),
         ("%CUSTOM_FLAGS%", "", r#""""#),
         ("%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT(9)%", "127.0.0.0/9", r#""127.0.0.0/9""#),
@@ -206,6 +212,7 @@ fn operators_as_text_and_as_json() {
         ("%FILTER_STATE(bool:PLAIN)%", "true", r#""true""#),
         ("%FILTER_STATE(bool:TYPED)%", "true", "true"),
         ("%FILTER_STATE(num:PLAIN)%", "77", r#""77""#),
+        ("%FILTER_STATE(num:TYPED)%", r#""77""#, r#""77""#),
         ("%FILTER_STATE(nope)%", "-", "null"),
         ("%GRPC_STATUS%", "-", "null"),
         ("%LISTENER_NAME%", "lst", r#""lst""#),
@@ -349,7 +356,7 @@ fn a_failed_request() {
              %UPSTREAM_TRANSPORT_FAILURE_REASON% %PATH% %QUERY_PARAM(a)% %QUERY_PARAMS% %REQ(:PATH)%",
             &stream
         ),
-        "UT,URX UpstreamRequestTimeout,UpstreamRetryLimitExceeded connect_error:_Connection_refused|connect error: Connection\trefused \
+        "URX,UT UpstreamRetryLimitExceeded,UpstreamRequestTimeout connect_error:_Connection_refused|connect error: Connection\trefused \
          127.0.0.1:21881 - - - delayed_connect_error:_Connection_refused - - - -"
     );
 }

@@ -402,6 +402,11 @@ impl Name {
 }
 
 fn digits(n: i64, width: usize, pad: Option<u8>, out: &mut Vec<u8>) {
+    // Nearly every field has two digits.
+    if let (2, Some(b'0'), Ok(n @ 0..100)) = (width, pad, u8::try_from(n)) {
+        out.extend_from_slice(&[b'0' + n / 10, b'0' + n % 10]);
+        return;
+    }
     let mut buffer = itoa::Buffer::new();
     let text = buffer.format(n);
     if let Some(pad) = pad {

@@ -3,7 +3,6 @@
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::json;
 use waypost_xds::envoy::config::core::v3::CidrRange;
-use waypost_xds::envoy::config::route::v3 as route;
 use waypost_xds::envoy::r#type::matcher::v3 as proto;
 use waypost_xds::{json, yaml};
 

@@ -121,7 +121,9 @@ impl HttpConnectionManager {
             path,
         )?;
         let routes = match route_specifier {
-            Some(inner::RouteSpecifier::RouteConfig(routes)) => RouteTable::compile(routes, cx, &at(path, "route_config"))?,
+            Some(inner::RouteSpecifier::RouteConfig(routes)) => {
+                RouteTable::compile(routes, cx, &at(path, "route_config"))?
+            }
             Some(inner::RouteSpecifier::Rds(_)) => return Err(ConfigError::unsupported(at(path, "rds"))),
             Some(inner::RouteSpecifier::ScopedRoutes(_)) => {
                 return Err(ConfigError::unsupported(at(path, "scoped_routes")));
@@ -143,12 +145,7 @@ impl HttpConnectionManager {
             stats: Stats::new(cx.stats, &stat_prefix),
             stat_prefix: stat_prefix.into(),
             timeouts: {
-                let idle = timeout(
-                    stream_idle_timeout,
-                    Some(Duration::from_secs(300)),
-                    path,
-                    "stream_idle_timeout",
-                )?;
+                let idle = timeout(stream_idle_timeout, Some(Duration::from_secs(300)), path, "stream_idle_timeout")?;
                 Timeouts {
                     stream_idle: idle,
                     stream_flush: timeout(stream_flush_timeout, idle, path, "stream_flush_timeout")?,
@@ -251,10 +248,7 @@ fn unknown(path: &str, field: &str) -> ConfigError {
     ConfigError::new(at(path, field), "unknown value")
 }
 
-fn scheme(
-    proto: Option<SchemeHeaderTransformation>,
-    path: &str,
-) -> Result<(Option<Scheme>, bool), ConfigError> {
+fn scheme(proto: Option<SchemeHeaderTransformation>, path: &str) -> Result<(Option<Scheme>, bool), ConfigError> {
     let Some(SchemeHeaderTransformation { match_upstream, transformation }) = proto else { return Ok((None, false)) };
     let overwrite = match transformation {
         Some(Transformation::SchemeToOverwrite(s)) if s == "http" => Some(Scheme::Http),
@@ -271,7 +265,10 @@ fn scheme(
 fn user_agent(cx: &Context<'_>, path: &str) -> Result<Option<UserAgent>, ConfigError> {
     let Some(cluster) = header(&cx.process.node_cluster, path, "add_user_agent")? else {
         // Envoy refuses to start such a process.
-        return Err(ConfigError::new(at(path, "add_user_agent"), "needs the cluster name of the process (--service-cluster)"));
+        return Err(ConfigError::new(
+            at(path, "add_user_agent"),
+            "needs the cluster name of the process (--service-cluster)",
+        ));
     };
     Ok(Some(UserAgent { cluster, node: header(&cx.process.node_id, path, "add_user_agent")? }))
 }
@@ -342,7 +339,9 @@ fn internal_addresses(
         let prefix_len = prefix_len.map_or(0, |pb::UInt32Value { value }| value);
         match u8::try_from(prefix_len) {
             Ok(prefix_len) if prefix_len <= width => Ok(Cidr { address, prefix_len }),
-            _ => Err(ConfigError::new(format!("{path}[{i}].prefix_len"), format!("value must be within 0 and {width}"))),
+            _ => {
+                Err(ConfigError::new(format!("{path}[{i}].prefix_len"), format!("value must be within 0 and {width}")))
+            }
         }
     };
     let ranges = cidr_ranges.into_iter().enumerate().map(range).collect::<Result<_, _>>()?;
@@ -406,11 +405,7 @@ fn upgrades(protos: Vec<inner::UpgradeConfig>, path: &str) -> Result<Vec<Upgrade
     Ok(upgrades)
 }
 
-fn access_logs(
-    protos: Vec<accesslog::AccessLog>,
-    cx: &Context<'_>,
-    path: &str,
-) -> Result<Vec<AccessLog>, ConfigError> {
+fn access_logs(protos: Vec<accesslog::AccessLog>, cx: &Context<'_>, path: &str) -> Result<Vec<AccessLog>, ConfigError> {
     let log = |(i, log)| {
         AccessLog::compile(log, &format!("{path}[{i}]"), &mut |file| cx.logs.open(file))
             .map_err(|e| ConfigError::new(e.path, e.reason))
@@ -434,11 +429,9 @@ fn log_options(
             access_log_flush_interval,
             flush_access_log_on_new_request,
             flush_log_on_tunnel_successfully_established,
-        }) => (
-            access_log_flush_interval,
-            flush_access_log_on_new_request,
-            flush_log_on_tunnel_successfully_established,
-        ),
+        }) => {
+            (access_log_flush_interval, flush_access_log_on_new_request, flush_log_on_tunnel_successfully_established)
+        }
     };
     let flush_interval = duration(interval, path, "access_log_flush_interval")?;
     if flush_interval.is_some_and(|i| i < Duration::from_millis(1)) {

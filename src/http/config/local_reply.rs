@@ -1,8 +1,8 @@
 //! `local_reply_config`
 
 use http::{HeaderValue, StatusCode};
-use waypost_filters::format::header_ops::HeaderOps;
 use waypost_filters::format::SubstitutionFormat;
+use waypost_filters::format::header_ops::HeaderOps;
 use waypost_xds::envoy::config::core::v3::{DataSource, SubstitutionFormatString, data_source::Specifier};
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     LocalReplyConfig as Proto, ResponseMapper as MapperProto,
@@ -49,8 +49,7 @@ pub struct BodyFormat {
 impl LocalReplyConfig {
     pub(super) fn compile(proto: Option<Proto>, path: &str) -> Result<LocalReplyConfig, ConfigError> {
         let Proto { mappers, body_format } = proto.unwrap_or_default();
-        let mappers =
-            mappers.into_iter().enumerate().map(|(i, m)| Mapper::compile(m, &format!("{path}.mappers[{i}]")));
+        let mappers = mappers.into_iter().enumerate().map(|(i, m)| Mapper::compile(m, &format!("{path}.mappers[{i}]")));
         Ok(LocalReplyConfig {
             mappers: mappers.collect::<Result<_, _>>()?,
             body_format: BodyFormat::compile(body_format, &at(path, "body_format"))?,
@@ -71,7 +70,7 @@ impl Mapper {
                 Some(status.ok_or_else(error)?)
             }
         };
-        let headers = HeaderOps::compile(headers_to_add, Vec::new(), path);
+        let headers = HeaderOps::compile(headers_to_add, Vec::new(), waypost_filters::format::header_ops::Side::Response, path);
         Ok(Mapper {
             filter: Filter::compile(filter, path)?,
             status,

@@ -138,7 +138,11 @@ fn canonicalize(path: &[u8]) -> Option<Vec<u8>> {
     let mut rest = path;
     while let Some((&b, after)) = rest.split_first() {
         if let Some(after_dot) = skip_dot(rest) {
-            rest = if out.last() == Some(&b'/') { dot_segment(after_dot, &mut out) } else { plain_dot(after_dot, &mut out) };
+            rest = if out.last() == Some(&b'/') {
+                dot_segment(after_dot, &mut out)
+            } else {
+                plain_dot(after_dot, &mut out)
+            };
             continue;
         }
         rest = after;
@@ -339,7 +343,12 @@ mod tests {
                         let bare = p.split(|&b| b == b'?').next().unwrap_or_default();
                         if options(mode).normalize {
                             let dots = bare.split(|&b| b == b'/').any(|s| s == b"." || s == b"..");
-                            assert!(!dots, "{mode} {:?} {:?}", String::from_utf8_lossy(&path), String::from_utf8_lossy(&p));
+                            assert!(
+                                !dots,
+                                "{mode} {:?} {:?}",
+                                String::from_utf8_lossy(&path),
+                                String::from_utf8_lossy(&p)
+                            );
                         }
                     }
                     PathAction::Keep | PathAction::Reject => {}

@@ -213,7 +213,9 @@ fn look(head: &RequestHead) -> Seen {
             "te" => seen.te = true,
             "referer" => seen.referer = true,
             "expect" => seen.expect = true,
-            "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "transfer-encoding" => seen.hop_by_hop = true,
+            "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "transfer-encoding" => {
+                seen.hop_by_hop = true
+            }
             name => seen.envoy |= name.starts_with("x-envoy-"),
         }
     }
@@ -232,9 +234,11 @@ fn remove_hop_by_hop(hcm: &HttpConnectionManager, head: &mut RequestHead, seen: 
     }
     if seen.te {
         // RFC 9110 10.1.4: `te` is about one hop, but for the wish for trailers, which gRPC has.
-        let trailers = head.headers.get_all(header::TE).iter().any(|value| {
-            value.as_bytes().split(|&b| b == b',').any(|token| token.trim_ascii() == b"trailers")
-        });
+        let trailers = head
+            .headers
+            .get_all(header::TE)
+            .iter()
+            .any(|value| value.as_bytes().split(|&b| b == b',').any(|token| token.trim_ascii() == b"trailers"));
         if trailers {
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         } else {
@@ -275,7 +279,12 @@ fn is_referer(value: &[u8]) -> bool {
 }
 
 /// `:scheme`: as configured, or as the client said; over HTTP/1, where a request has none, that of `x-forwarded-proto`.
-fn set_scheme(hcm: &HttpConnectionManager, head: &mut RequestHead, protocol: Option<Protocol>, connection: &Connection) {
+fn set_scheme(
+    hcm: &HttpConnectionManager,
+    head: &mut RequestHead,
+    protocol: Option<Protocol>,
+    connection: &Connection,
+) {
     if let Some(scheme) = hcm.scheme_to_overwrite {
         head.scheme = scheme;
         head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));

@@ -53,10 +53,7 @@ pub fn set_upstream_service_time(headers: &mut HeaderMap, took: Duration) {
 /// Headers about the connection go no further; those that `connection` names do, as in Envoy.
 fn remove_hop_by_hop(headers: &mut HeaderMap, upgraded: bool) {
     let about_the_connection = |name: &HeaderName| {
-        matches!(
-            name.as_str(),
-            "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "transfer-encoding"
-        )
+        matches!(name.as_str(), "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "transfer-encoding")
     };
     if !headers.keys().any(about_the_connection) {
         return;

@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn five_modes_with_a_client_that_lies() {
-        const OURS: &str = r#"By=spiffe://td/ns/w/sa/w;Hash=00ff;Subject="CN=client,O=Org";URI=spiffe://td/ns/x/sa/y;DNS=a.b;DNS=c.d"#;
+        const OURS: &str =
+            r#"By=spiffe://td/ns/w/sa/w;Hash=00ff;Subject="CN=client,O=Org";URI=spiffe://td/ns/x/sa/y;DNS=a.b;DNS=c.d"#;
         let appended = format!("spoof,{OURS}");
         for (mode, mtls, tls, plain) in [
             (XfccMode::Sanitize, None, None, None),

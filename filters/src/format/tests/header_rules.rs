@@ -195,6 +195,9 @@ fn what_rules_may_not_touch() {
         error(vec![option("a", "%NOPE%", 0)], &[], Side::Request),
         "route.request_headers_to_add[0].header.value: Not supported field in StreamInfo: NOPE"
     );
+    assert!(
+        error(vec![option("host", "x", 0)], &[], Side::LocalReply).starts_with("route.headers_to_add[0].header.key: ")
+    );
     assert!(request_add("").ends_with("value length must be at least 1 characters"));
     assert!(error(vec![option("a", "x\ny", 0)], &[], Side::Request).contains(".header.value: "));
 }

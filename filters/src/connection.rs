@@ -37,6 +37,8 @@ pub struct Connection {
     pub filter_state: FilterState,
     /// Dynamic metadata of the connection (passed-through host metadata on internal connections).
     pub metadata: Metadata,
+    /// Why the TLS handshake failed (`%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`).
+    pub transport_failure: Option<Arc<str>>,
     /// The name of the filter chain that took the connection.
     pub filter_chain: Arc<str>,
     /// The listener's name.
@@ -75,6 +77,7 @@ impl Connection {
             tls: None,
             filter_state: FilterState::default(),
             metadata: Metadata::default(),
+            transport_failure: None,
             filter_chain: Arc::from(""),
             listener: Arc::from(""),
             direction: Direction::Unspecified,

@@ -54,6 +54,10 @@ pub struct StreamInfo {
     pub bytes_received: u64,
     /// Body bytes to downstream.
     pub bytes_sent: u64,
+    /// Bytes on the wire of the client's side.
+    pub downstream_wire: WireBytes,
+    /// Bytes on the wire of the host's side.
+    pub upstream_wire: WireBytes,
     /// Name of the route.
     pub route_name: Option<Arc<str>>,
     /// Name of the virtual host.
@@ -74,6 +78,19 @@ pub struct StreamInfo {
     pub request_id: Option<Arc<str>>,
     /// The remote address after XFF was considered (`%DOWNSTREAM_REMOTE_ADDRESS%`).
     pub remote: Address,
+}
+
+/// Bytes of one side of a stream as they are on the wire, framing included (`BytesMeter`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WireBytes {
+    /// All that was received.
+    pub received: u64,
+    /// All that was sent.
+    pub sent: u64,
+    /// The part of it that was heads.
+    pub headers_received: u64,
+    /// The part of it that was heads.
+    pub headers_sent: u64,
 }
 
 /// The upstream side of a stream.
@@ -156,6 +173,8 @@ impl StreamInfo {
             flags: Flags::NONE,
             bytes_received: 0,
             bytes_sent: 0,
+            downstream_wire: WireBytes::default(),
+            upstream_wire: WireBytes::default(),
             route_name: None,
             virtual_host: None,
             route_metadata: None,

@@ -152,7 +152,7 @@ pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<C
         keepalive,
         bind,
         limits: limits(circuit_breakers, path)?,
-        metadata: metadata(cluster_metadata),
+        metadata: Arc::new(metadata(cluster_metadata)),
         ssl: transports.any_tls().then(|| TlsStats::new(cx.stats, &format!("cluster.{observability}."))),
         stats,
     }))

@@ -50,7 +50,7 @@ pub struct Cluster {
     /// `circuit_breakers` of the default priority.
     pub limits: Limits,
     /// `metadata`.
-    pub metadata: Metadata,
+    pub metadata: Arc<Metadata>,
     /// Counters.
     pub stats: ClusterStats,
     /// `ssl.…`, where any host is reached over TLS.

@@ -109,6 +109,7 @@ pub async fn forward(
         return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
     };
     active.http.info.upstream.cluster = Some(cluster.names.clone());
+    active.http.info.upstream.cluster_metadata = (!cluster.metadata.is_empty()).then(|| cluster.metadata.clone());
     prepare(active, &mut timers, chain, route, to, &pick, &cluster);
     if (active.http.request.is_connect())
         && let Some(upgrade) = to.upgrades.get(b"CONNECT")
@@ -184,6 +185,7 @@ pub async fn forward(
                             .await;
                     }
                     Err(Stop::Upstream(broken)) => {
+                        note_upstream_wire(active, &up);
                         up.cancel();
                         if broken != Broken::Terminated {
                             cluster.stats.upstream_rq_rx_reset.inc();
@@ -195,6 +197,7 @@ pub async fn forward(
                     }
                     Err(stop) => {
                         note_stop(&cluster, &stop);
+                        note_upstream_wire(active, &up);
                         up.cancel();
                         active.http.info.bytes_received = moved.request;
                         drop(counted);
@@ -304,6 +307,12 @@ fn note_upstream(active: &mut ActiveStream, up: &Upstream) {
         Upstream::H2(_) => Protocol::Http2,
     });
     info.timing.first_upstream_sent = Some(info.start.elapsed());
+}
+
+fn note_upstream_wire(active: &mut ActiveStream, up: &Upstream) {
+    if let Some(wire) = up.wire() {
+        active.http.info.upstream_wire = wire;
+    }
 }
 
 fn note_stop(cluster: &Cluster, stop: &Stop) {
@@ -452,6 +461,8 @@ async fn respond(
     active.http.info.bytes_sent = moved.response;
     active.http.response_trailers = moved.trailers.take();
     active.http.info.timing.last_upstream_received = Some(active.http.info.start.elapsed());
+    active.note_wire(&down);
+    note_upstream_wire(active, &up);
     match ended {
         Ok(()) => {
             // A response that is complete before its request ends the request: nobody waits for the rest of it.

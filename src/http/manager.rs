@@ -301,7 +301,7 @@ async fn next_request(
                 }
             }
             match server.io.poll_fill(cx, &mut server.read) {
-                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Ok(n)) if n > 0 => server.filled += n as u64,
                 Poll::Ready(_) => return Poll::Ready(Next::Over),
                 Poll::Pending => break,
             }

@@ -79,6 +79,17 @@ impl ActiveStream {
         !self.connection.hcm.access_logs.is_empty()
     }
 
+    /// Notes the bytes on the wire, for the log line.
+    pub fn note_wire(&mut self, down: &Downstream<'_>) {
+        if self.keeps_headers()
+            && let Some(wire) = down.wire()
+        {
+            let of = &mut self.http.info.downstream_wire;
+            of.received = of.headers_received + wire.received;
+            (of.sent, of.headers_sent) = (wire.sent, wire.headers_sent);
+        }
+    }
+
     /// Runs the response filters and the last rules over the head, and sends it.
     pub fn send_head(&mut self, down: &mut Downstream<'_>, chain: Option<&Chain>, end: bool) {
         if let Some(chain) = chain {
@@ -140,6 +151,7 @@ impl ActiveStream {
             timers.poll(cx).map(|_| false)
         })
         .await;
+        self.note_wire(down);
         if done {
             down.refuse_rest();
         } else {
@@ -339,8 +351,9 @@ pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Serv
 
 /// Serves one request to its end.
 pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: Downstream<'_>) {
-    let Received { head, protocol, header_bytes: _ } = received;
+    let Received { head, protocol, header_bytes } = received;
     let mut active = ActiveStream::new(connection, head, Some(protocol), true);
+    active.http.info.downstream_wire.headers_received = header_bytes as u64;
     let hcm = connection.hcm.clone();
     let timeouts = &hcm.timeouts;
     let start = active.http.info.start;
@@ -422,6 +435,7 @@ fn note_route(info: &mut StreamInfo, route: Option<&Arc<Route>>) {
     if let Some(route) = route {
         info.route_name = (!route.name.is_empty()).then(|| route.name.clone());
         info.virtual_host = Some(route.virtual_host.name.clone());
+        info.virtual_host_metadata = route.virtual_host.metadata.clone();
         info.route_metadata = route.metadata.clone();
     }
 }

@@ -59,7 +59,8 @@ pub async fn serve(
             }
             Some(Err(reason)) => {
                 tracing::debug!("listener {}: TLS: {reason}", listener.name);
-                log(listener, &Arc::new(connection), None, Some(reason));
+                connection.transport_failure = Some(reason);
+                log(listener, &Arc::new(connection), None, None);
                 return;
             }
             None => {

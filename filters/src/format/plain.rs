@@ -29,6 +29,17 @@ fn plain(name: &str) -> Option<Op> {
         "RESPONSE_FLAGS_LONG" => Op::Write(|cx, out| write_flags(cx, out, Flag::long)),
         "BYTES_RECEIVED" => number(|cx| count(cx.info.bytes_received)),
         "BYTES_SENT" => number(|cx| count(cx.info.bytes_sent)),
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => text(|cx| cx.info.connection.transport_failure.as_deref()),
+        // Virtual clusters are refused.
+        "VIRTUAL_CLUSTER_NAME" => Op::Missing,
+        "DOWNSTREAM_WIRE_BYTES_RECEIVED" => number(|cx| count(cx.info.downstream_wire.received)),
+        "DOWNSTREAM_WIRE_BYTES_SENT" => number(|cx| count(cx.info.downstream_wire.sent)),
+        "DOWNSTREAM_HEADER_BYTES_RECEIVED" => number(|cx| count(cx.info.downstream_wire.headers_received)),
+        "DOWNSTREAM_HEADER_BYTES_SENT" => number(|cx| count(cx.info.downstream_wire.headers_sent)),
+        "UPSTREAM_WIRE_BYTES_RECEIVED" => number(|cx| count(cx.info.upstream_wire.received)),
+        "UPSTREAM_WIRE_BYTES_SENT" => number(|cx| count(cx.info.upstream_wire.sent)),
+        "UPSTREAM_HEADER_BYTES_RECEIVED" => number(|cx| count(cx.info.upstream_wire.headers_received)),
+        "UPSTREAM_HEADER_BYTES_SENT" => number(|cx| count(cx.info.upstream_wire.headers_sent)),
         // Of QUIC only.
         "BYTES_RETRANSMITTED" | "PACKETS_RETRANSMITTED" => number(|_| Some(0)),
         "ROUNDTRIP_DURATION" => Op::Missing,

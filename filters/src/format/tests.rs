@@ -613,7 +613,7 @@ fn errors_in_envoys_words() {
         ("%QUERY_PARAMS(x)%", "Invalid QUERY_PARAMS option: 'x', only 'ORIG'/'DECODED' are allowed"),
         // Envoy has these; there is nothing to print for them here yet.
         ("%CEL(request.method)%", "CEL is not supported yet"),
-        ("%DOWNSTREAM_WIRE_BYTES_SENT%", "DOWNSTREAM_WIRE_BYTES_SENT is not supported yet"),
+        ("%UPSTREAM_TLS_GROUP%", "UPSTREAM_TLS_GROUP is not supported yet"),
         ("%METADATA(LISTENER:a)%", "METADATA of LISTENER is not supported yet"),
     ];
     for (format, message) in golden {

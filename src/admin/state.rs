@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use serde_json::Value;
 use waypost_xds::envoy::config::core::v3::Node;
 
 use super::{ConfigStore, StatsConfig};
@@ -12,6 +11,7 @@ use crate::lifecycle::{Control, ServerState};
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::log::LogHandle;
 use crate::observe::stats::{Gauge, Store};
+use crate::tls::SecretStore;
 use crate::worker::Shared;
 
 /// What the endpoints look at, and what they can set off.
@@ -32,8 +32,8 @@ pub struct AdminState {
     pub log: LogHandle,
     /// Access logs.
     pub access_logs: Arc<AccessLogFiles>,
-    /// `/certs`: the certificates in use, as `envoy.admin.v3.Certificates` in JSON.
-    pub certs: Box<dyn Fn() -> Value + Send + Sync>,
+    /// TLS secrets, for `/certs`.
+    pub secrets: Arc<SecretStore>,
     /// `/runtime`: the layers of `layered_runtime`, the first the lowest.
     pub runtime: Vec<RuntimeLayer>,
     /// When the process started.
@@ -152,21 +152,10 @@ impl AdminState {
     }
 
     fn days_until_expiry(&self) -> u64 {
-        fn least(value: &Value) -> Option<u64> {
-            match value {
-                Value::Object(map) => map
-                    .iter()
-                    .filter_map(|(k, v)| match (k.as_str(), v) {
-                        ("days_until_expiration", Value::String(s)) => s.parse().ok(),
-                        ("days_until_expiration", Value::Number(n)) => n.as_u64(),
-                        _ => least(v),
-                    })
-                    .min(),
-                Value::Array(list) => list.iter().filter_map(least).min(),
-                _ => None,
-            }
-        }
+        let now = SystemTime::now();
+        let contexts = self.secrets.certificates();
+        let all = contexts.iter().flat_map(|c| c.ca_cert.iter().chain(&c.cert_chain));
         // As in Envoy the largest number where there is no certificate.
-        least(&(self.certs)()).unwrap_or(u32::MAX.into())
+        all.map(|c| c.days_until_expiration(now)).min().unwrap_or(u32::MAX.into())
     }
 }

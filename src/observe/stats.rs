@@ -148,6 +148,11 @@ impl Counter {
         self.cells.sum(self.cell).wrapping_sub(self.base.load(Relaxed))
     }
 
+    /// Whether it was ever added to (`usedonly`), before a reset too.
+    pub fn used(&self) -> bool {
+        self.cells.sum(self.cell) > 0
+    }
+
     /// Starts from zero again (`/reset_counters`).
     pub fn reset(&self) {
         self.base.store(self.cells.sum(self.cell), Relaxed);

@@ -12,8 +12,11 @@ use super::demo::certs::{self, file, spiffe};
 use super::demo::dir::Dir;
 use super::error::Error;
 use super::exchange::{exchange, next, response_head};
+use super::hbone::abort::abort;
 use super::hbone::client::{Client, Target};
+use super::hbone::hold::hold;
 use super::hbone::load::load;
+use super::hbone::{body, get};
 use super::identity::Identity;
 use super::sink::{self, Options};
 use super::tunnel::{Socket, Wire};
@@ -176,4 +179,45 @@ async fn a_load_counts_what_was_answered() {
     assert_eq!((outcome.errors, outcome.first_error.as_deref()), (0, None));
     assert!(outcome.latency.count() >= 16, "{} requests", outcome.latency.count());
     assert!(outcome.latency.quantile(0.5) <= outcome.latency.quantile(0.99));
+}
+
+#[tokio::test]
+async fn one_request_by_the_strict_client() {
+    let rig = rig();
+    let target = Target::parse("http://127.2.0.10:80/echo").unwrap();
+    let (status, body) = get::once(&rig.client(None), &target).await.unwrap();
+    let echo: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, &echo["request"]), (200, &Value::from("GET /echo HTTP/1.1")));
+    assert_eq!(echo["headers"], serde_json::json!([["host", "127.2.0.10:80"]]));
+}
+
+#[tokio::test]
+async fn tunnels_are_cut_at_every_point() {
+    let rig = rig();
+    let counts = abort(&rig.client(None), &target(), 500, 2, 1).await.unwrap();
+    assert_eq!(counts.totals(), (500, 0), "{counts:?}");
+    // The sink still serves.
+    let connection = rig.client(None).connect(0).await.unwrap();
+    let mut tunnel = connection.open("127.2.0.10:80").await.unwrap();
+    assert_eq!(exchange(&mut tunnel, &mut Bytes::new(), target().get("/")).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn tunnels_are_held() {
+    let rig = rig();
+    let held = hold(&rig.client(None), &target(), 300, 3, Duration::ZERO).await.unwrap();
+    assert_eq!((held.opened, held.kept, held.first_error), (300, 300, None));
+}
+
+#[tokio::test]
+async fn bodies_go_up_and_down() {
+    const SIZE: u64 = 6_000_000;
+    let rig = rig();
+    let connection = rig.client(None).connect(0).await.unwrap();
+    let mut tunnel = connection.open("127.2.0.10:80").await.unwrap();
+    let (mut up, mut down) = (0, 0);
+    assert_eq!(body::send(&mut tunnel, &target(), SIZE, None, &mut up).await.unwrap(), 200);
+    let mut tunnel = connection.open("127.2.0.10:80").await.unwrap();
+    assert_eq!(body::read(&mut tunnel, &target(), SIZE, None, &mut down).await.unwrap(), 200);
+    assert_eq!((up, down), (SIZE, SIZE));
 }

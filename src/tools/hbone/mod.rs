@@ -1,7 +1,12 @@
 //! `waypost hbone`: a client for HBONE, the mesh's tunnel (mTLS, HTTP/2, CONNECT), in the place of a ztunnel.
 
+pub mod abort;
+pub mod body;
 pub mod client;
+pub mod get;
+pub mod hold;
 pub mod load;
+mod tcp;
 
 use std::io::{self, Write};
 
@@ -17,7 +22,7 @@ pub fn cli() -> Command {
     command("hbone", "Speaks HBONE to a waypoint or ztunnel")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(load::cli())
+        .subcommands([get::cli(), tcp::cli(), load::cli(), abort::cli(), hold::cli(), body::cli()])
 }
 
 /// Runs one of them.
@@ -25,7 +30,12 @@ pub fn run(m: &ArgMatches) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         match m.subcommand() {
+            Some(("get", m)) => get::run(m).await,
+            Some(("tcp", m)) => tcp::run(m).await,
             Some(("load", m)) => load::run(m).await,
+            Some(("abort", m)) => abort::run(m).await,
+            Some(("hold", m)) => hold::run(m).await,
+            Some(("body", m)) => body::run(m).await,
             _ => Err(Error::Usage("no such subcommand".into())),
         }
     });

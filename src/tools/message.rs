@@ -44,15 +44,13 @@ pub fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, value.strip_prefix(b":").unwrap_or(value).trim_ascii()))
 }
 
-/// `METHOD target HTTP/1.x`: method, target, version.
-pub fn request_line(head: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Malformed> {
+/// `METHOD target HTTP/1.x`: method and target.
+pub fn request_line(head: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     let wrong = Malformed("request line");
     let line = lines(head).next().ok_or(wrong)?;
     let mut words = line.split(|b| *b == b' ');
     match (words.next(), words.next(), words.next(), words.next()) {
-        (Some(method), Some(target), Some(version), None) if version.starts_with(b"HTTP/1.") => {
-            Ok((method, target, version))
-        }
+        (Some(method), Some(target), Some(version), None) if version.starts_with(b"HTTP/1.") => Ok((method, target)),
         _ => Err(wrong),
     }
 }
@@ -257,7 +255,7 @@ mod tests {
         let head = b"POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nconnection: Close\r\nExpect: 100-continue\r\n\r\nrest";
         let end = head_end(head).unwrap();
         assert_eq!(&head[end..], b"rest");
-        assert_eq!(request_line(head).unwrap(), (&b"POST"[..], &b"/a?b"[..], &b"HTTP/1.1"[..]));
+        assert_eq!(request_line(head).unwrap(), (&b"POST"[..], &b"/a?b"[..]));
         assert_eq!(
             Framing::of(&head[..end]).unwrap(),
             Framing { length: Some(12), chunked: false, close: true, expect: true }

@@ -31,8 +31,10 @@ pub fn run(name: &str, args: Vec<OsString>) -> ExitCode {
     }
 }
 
+type Run = fn(&clap::ArgMatches) -> Result<(), Error>;
+
 fn dispatch(name: &str, args: Vec<OsString>) -> Result<ExitCode, Error> {
-    let (cli, run): (_, fn(&clap::ArgMatches) -> Result<(), Error>) = match name {
+    let (cli, run): (_, Run) = match name {
         "sink" => (sink::cli(), sink::run),
         "hbone" => (hbone::cli(), hbone::run),
         "demo" => (demo::cli(), demo::run),

@@ -42,9 +42,8 @@ pub fn args() -> Vec<Arg> {
         option("connect-header", "NAME: VALUE", "add a header to the CONNECT")
             .value_parser(header)
             .action(ArgAction::Append),
-        option("source", "IP", "connect from this address; several take turns")
+        option("source", "IP", "connect from this address; several (repeated, or with commas) take turns")
             .value_parser(clap::value_parser!(IpAddr))
-            .num_args(1..)
             .value_delimiter(',')
             .action(ArgAction::Append),
         option("timeout", "TIME", "for opening a connection or a tunnel, and for an answer")

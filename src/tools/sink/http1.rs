@@ -14,10 +14,10 @@ static CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 static BAD: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Answers requests until the peer closes, asks to close, or errs.
-pub async fn serve<W: Wire>(mut wire: W) -> io::Result<()> {
+pub async fn serve<W: Wire>(mut wire: W, home: Page) -> io::Result<()> {
     let mut input = Bytes::new();
     loop {
-        match answer(&mut wire, &mut input).await {
+        match answer(&mut wire, &mut input, home).await {
             Ok(true) => {}
             Ok(false) => return wire.close().await,
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -30,11 +30,11 @@ pub async fn serve<W: Wire>(mut wire: W) -> io::Result<()> {
 }
 
 /// One request; false when it was the last.
-async fn answer<W: Wire>(wire: &mut W, input: &mut Bytes) -> io::Result<bool> {
+async fn answer<W: Wire>(wire: &mut W, input: &mut Bytes, home: Page) -> io::Result<bool> {
     let Some(head) = read_head(wire, input).await? else { return Ok(false) };
     let framing = Framing::of(&head)?;
-    let (method, target, _) = request_line(&head)?;
-    let page = Page::of(target);
+    let (method, target) = request_line(&head)?;
+    let page = Page::of(target, home);
     if framing.expect {
         wire.write(Bytes::from_static(CONTINUE)).await?;
     }

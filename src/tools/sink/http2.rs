@@ -51,7 +51,7 @@ where
     }
     let http2 = first.starts_with(PREFACE);
     io.unread(first);
-    if http2 { serve(io, options, false).await.map_err(io::Error::other) } else { http1::serve(io).await }
+    if http2 { serve(io, options, false).await.map_err(io::Error::other) } else { http1::serve(io, options.home).await }
 }
 
 /// Serves one HTTP/2 connection; `tunnels` says whether CONNECT is taken.
@@ -70,19 +70,20 @@ where
         .max_local_error_reset_streams(None)
         .handshake(io)
         .await?;
+    let home = options.home;
     while let Some(stream) = connection.accept().await {
         let (request, respond) = stream?;
         if tunnels && request.method() == Method::CONNECT {
             tokio::spawn(tunnel((request, respond), options.clone()));
         } else if request.body().is_end_stream()
-            && Page::of(request.uri().path().as_bytes()) == Page::Ok
+            && Page::of(request.uri().path().as_bytes(), home) == Page::Ok
             && !is_grpc(&request)
         {
             // A stream that was reset meanwhile concerns nobody else on this connection.
             let _ = ok(respond, request.method() == Method::HEAD);
         } else {
             tokio::spawn(async move {
-                let _ = answer((request, respond)).await;
+                let _ = answer((request, respond), home).await;
             });
         }
     }
@@ -119,9 +120,9 @@ fn ok(mut respond: SendResponse<Bytes>, head: bool) -> Result<(), h2::Error> {
     if head { Ok(()) } else { send.send_data(Bytes::from_static(OK), true) }
 }
 
-async fn answer((request, mut respond): Stream) -> io::Result<()> {
+async fn answer((request, mut respond): Stream, home: Page) -> io::Result<()> {
     let grpc = is_grpc(&request);
-    let page = Page::of(request.uri().path().as_bytes());
+    let page = Page::of(request.uri().path().as_bytes(), home);
     let (parts, mut body) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let mut pace = if let Page::Slow(rate) = page { Some(Pace::new(rate)) } else { None };

@@ -22,12 +22,14 @@ pub struct Options {
     pub tcp_ports: Vec<RangeInclusive<u16>>,
     /// SETTINGS_MAX_CONCURRENT_STREAMS.
     pub max_streams: u32,
+    /// What is answered where a path names no page.
+    pub home: page::Page,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // ztunnel advertises 200.
-        Self { tcp_ports: Vec::new(), max_streams: 200 }
+        Self { tcp_ports: Vec::new(), max_streams: 200, home: page::Page::Ok }
     }
 }
 
@@ -87,6 +89,7 @@ pub fn run(m: &ArgMatches) -> Result<(), Error> {
     let options = Arc::new(Options {
         tcp_ports: m.get_many("tcp-port").into_iter().flatten().cloned().collect(),
         max_streams: value(m, "max-streams"),
+        home: page::Page::Ok,
     });
     let threads: Vec<_> = (0..value::<u16>(m, "threads"))
         .map(|_| {

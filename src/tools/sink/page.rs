@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-/// The pages. Everything else is read to its end and answered with `ok`.
+/// The pages. Everything else is the home page: a sink's is `ok`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     /// `ok`, as cheap as can be.
@@ -25,11 +25,11 @@ pub const OK: &[u8] = b"ok";
 pub const ECHOED: usize = 1 << 20;
 
 impl Page {
-    /// The page of a request target.
-    pub fn of(target: &[u8]) -> Self {
+    /// The page of a request target; `home` where it names none.
+    pub fn of(target: &[u8], home: Self) -> Self {
         // The benchmark's path is found without a look at the others.
         if target.len() <= 1 {
-            return Self::Ok;
+            return home;
         }
         let path = target.split(|b| *b == b'?').next().unwrap_or_default();
         let number = |prefix: &[u8]| std::str::from_utf8(path.strip_prefix(prefix)?).ok()?.parse::<u64>().ok();
@@ -40,7 +40,7 @@ impl Page {
         } else if let Some(n) = number(b"/slow/").filter(|n| *n > 0) {
             Self::Slow(n)
         } else {
-            Self::Ok
+            home
         }
     }
 }
@@ -119,14 +119,15 @@ mod tests {
 
     #[test]
     fn pages() {
-        assert_eq!(Page::of(b"/"), Page::Ok);
-        assert_eq!(Page::of(b"/anything?/echo"), Page::Ok);
-        assert_eq!(Page::of(b"/echo?x=1"), Page::Echo);
-        assert_eq!(Page::of(b"/echo/deep"), Page::Echo);
-        assert_eq!(Page::of(b"/big/1000"), Page::Big(1000));
-        assert_eq!(Page::of(b"/big/-1"), Page::Ok);
-        assert_eq!(Page::of(b"/slow/10"), Page::Slow(10));
-        assert_eq!(Page::of(b"/slow/0"), Page::Ok);
+        assert_eq!(Page::of(b"/", Page::Ok), Page::Ok);
+        assert_eq!(Page::of(b"/anything?/echo", Page::Ok), Page::Ok);
+        assert_eq!(Page::of(b"/echo?x=1", Page::Ok), Page::Echo);
+        assert_eq!(Page::of(b"/echo/deep", Page::Ok), Page::Echo);
+        assert_eq!(Page::of(b"/big/1000", Page::Ok), Page::Big(1000));
+        assert_eq!(Page::of(b"/big/-1", Page::Ok), Page::Ok);
+        assert_eq!(Page::of(b"/slow/10", Page::Ok), Page::Slow(10));
+        assert_eq!(Page::of(b"/slow/0", Page::Ok), Page::Ok);
+        assert_eq!((Page::of(b"/", Page::Echo), Page::of(b"/x", Page::Echo)), (Page::Echo, Page::Echo));
     }
 
     #[test]

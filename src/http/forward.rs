@@ -19,7 +19,7 @@ use super::stream::ActiveStream;
 use super::tunnel;
 use super::upstream::{Broken, H1Client, H2Client, Upstream};
 use crate::cluster::connect::{AutoSni, ConnectError, Sharing};
-use crate::cluster::{Cluster, Host, Transport, UpstreamProtocol};
+use crate::cluster::{Cluster, Host, UpstreamProtocol};
 use crate::route::{ClusterPick, Forward, RetryOn, Route};
 use crate::tcp_proxy::{ActiveRequest, choose_host};
 use crate::worker::Worker;
@@ -131,7 +131,7 @@ pub async fn forward(
         active.http.info.timing.request_received = Some(active.http.info.start.elapsed());
     }
     let worker = active.connection.worker.clone();
-    let sharing = if matches!(cluster_transport(&cluster), Some(Transport::Internal { .. })) {
+    let sharing = if cluster.shares {
         Sharing::of(&active.http.info.connection, Some(&active.http.info.filter_state))
     } else {
         Sharing::default()
@@ -287,13 +287,6 @@ fn prepare(
     {
         active.http.request.headers.insert("x-envoy-decorator-operation", value);
     }
-}
-
-fn cluster_transport(cluster: &Cluster) -> Option<Transport> {
-    // A cluster's hosts may have sockets of their own, but what they share is of one kind.
-    let hosts = cluster.hosts.load();
-    let internal = hosts.all.first().is_some_and(|h| matches!(*h.transport, Transport::Internal { .. }));
-    internal.then(|| Transport::Internal { passthrough: Vec::new(), inner: Box::new(Transport::Raw) })
 }
 
 fn note_upstream(active: &mut ActiveStream, up: &Upstream) {

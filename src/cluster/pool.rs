@@ -243,6 +243,9 @@ impl Pool {
             .header_table_size(http.h2.table_size)
             .max_header_list_size(u32::try_from(http.max_headers_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(self.cluster.buffer_limit)
+            // Mass aborts of tunnels would otherwise end connections that are as good as ever.
+            .max_local_error_reset_streams(None)
+            .max_concurrent_reset_streams(1024)
             // Bigger frames than 16 KiB save work where bodies are large; ztunnel offers 1 MiB.
             .max_frame_size(64 * 1024)
             .enable_push(false)

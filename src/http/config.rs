@@ -10,7 +10,7 @@ mod mapper_filter;
 mod protocol;
 pub mod stats;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -390,6 +390,8 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_header_list_size(u32::try_from(hcm.limits.max_request_headers_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(BUFFER_LIMIT)
+        // Streams that end in error here are cheap: what a peer provokes is counted as premature resets instead.
+        .max_local_error_reset_streams(None)
         // Streams that a client resets before they were accepted; the counting of premature resets comes later and sees fewer.
         .max_pending_accept_reset_streams((PREMATURE_RESET_STREAMS / 2) as usize)
         .max_frame_size(64 * 1024);

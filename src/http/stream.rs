@@ -369,7 +369,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         return active.reply(&mut down, None, reply, None).await;
     }
     if let Err(reply) = mutate_request(&hcm, &hcm.routes.internal_only_headers, &mut active.http) {
-        let reply = if down.is_h1() { reply.closing() } else { reply };
+        let reply = if down.is_h1() { reply.closing() } else { *reply };
         return active.reply(&mut down, None, reply, None).await;
     }
     let random = connection.worker.random();

@@ -157,6 +157,15 @@ impl ClientTls {
     }
 }
 
+impl std::fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("path", &self.live.common.path)
+            .field("ready", &self.ready())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Context for ClientTls {
     fn refresh(&self) {
         self.live.refresh(|common, material| Connecting::build(&self.options, common, material));

@@ -89,6 +89,12 @@ impl SecretSlot {
     }
 }
 
+impl std::fmt::Debug for SecretStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretStore").field("slots", &lock(&self.slots).len()).finish_non_exhaustive()
+    }
+}
+
 impl SecretStore {
     /// A store without secrets.
     pub fn new() -> Arc<SecretStore> {
@@ -134,11 +140,7 @@ impl SecretStore {
         };
         let file = sds_path(source, &format!("{path}.sds_config"))?;
         let slot = self.slot(Origin::Path(file.clone()), name);
-        let mut files = lock(&self.files);
-        if !files.contains_key(&file) {
-            let entry = self.read_file(&file, None);
-            files.insert(file, entry);
-        }
+        lock(&self.files).entry(file).or_insert_with_key(|file| self.read_file(file, None));
         Ok(slot)
     }
 

@@ -157,6 +157,15 @@ impl ServerTls {
     }
 }
 
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerTls")
+            .field("path", &self.live.common.path)
+            .field("ready", &self.ready())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Context for ServerTls {
     fn refresh(&self) {
         self.live.refresh(|common, material| Serving::build(&self.options, common, material));

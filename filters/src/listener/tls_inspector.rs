@@ -50,7 +50,7 @@ pub enum Inspect {
         /// The ALPN protocols as offered; what is not UTF-8 is left out, as no filter chain can name it.
         alpn: Vec<Arc<str>>,
     },
-    /// It begins like TLS and is malformed or larger than allowed. Closed with `close_on_error`, else taken as plain text.
+    /// It begins like TLS and is malformed or larger than allowed. The connection is closed for it.
     Invalid,
 }
 
@@ -86,9 +86,12 @@ impl TlsInspector {
         })
     }
 
-    /// Looks at everything that has arrived so far.
+    /// Looks at everything that has arrived so far. A bad hello is plain text, unless the connection is to be closed for it.
     pub fn inspect(&self, bytes: &[u8]) -> Inspect {
-        inspect_up_to(bytes, self.max_client_hello)
+        match inspect_up_to(bytes, self.max_client_hello) {
+            Inspect::Invalid if !self.close_on_error => Inspect::NotTls,
+            found => found,
+        }
     }
 }
 
@@ -108,10 +111,9 @@ fn inspect_up_to(bytes: &[u8], limit: usize) -> Inspect {
     let mut joined = Vec::new();
     let mut rest = bytes;
     loop {
-        let Some((record, after)) = record(rest) else {
+        let Some((payload, complete, after)) = record(rest) else {
             return Inspect::Invalid;
         };
-        let (payload, complete) = record;
         if joined.is_empty() && is_whole(payload) {
             return hello(payload, limit);
         }
@@ -136,10 +138,10 @@ fn inspect_up_to(bytes: &[u8], limit: usize) -> Inspect {
 }
 
 /// The payload of the first record, as far as it is there, whether all of it is, and what follows. None if it is no record.
-fn record(bytes: &[u8]) -> Option<((&[u8], bool), &[u8])> {
+fn record(bytes: &[u8]) -> Option<(&[u8], bool, &[u8])> {
     let Some((header, rest)) = bytes.split_at_checked(RECORD_HEADER) else {
         let starts = [22_u8, 3].iter().zip(bytes).all(|(want, got)| want == got);
-        return starts.then_some(((&[], false), &[]));
+        return starts.then_some((&[], false, &[]));
     };
     let &[kind, major, _, high, low] = header else { return None };
     let length = usize::from(u16::from_be_bytes([high, low]));
@@ -147,8 +149,8 @@ fn record(bytes: &[u8]) -> Option<((&[u8], bool), &[u8])> {
         return None;
     }
     Some(match rest.split_at_checked(length) {
-        Some((payload, after)) => ((payload, true), after),
-        None => ((rest, false), &[]),
+        Some((payload, after)) => (payload, true, after),
+        None => (rest, false, &[]),
     })
 }
 

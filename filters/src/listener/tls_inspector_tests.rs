@@ -80,7 +80,9 @@ fn what_begins_like_tls_and_is_not_is_invalid() {
 fn a_hello_over_the_limit_is_refused_from_its_length_alone() {
     let inspector = TlsInspector { max_client_hello: 1024, ..TlsInspector::default() };
     let hello = message(&extension(21, &[0; 2000]));
-    assert_eq!(inspector.inspect(&records(&hello, 9000)[..9]), Inspect::Invalid);
+    assert_eq!(inspector.inspect(&records(&hello, 9000)[..9]), Inspect::NotTls);
+    let strict = TlsInspector { close_on_error: true, ..inspector };
+    assert_eq!(strict.inspect(&records(&hello, 9000)[..9]), Inspect::Invalid);
     assert_eq!(inspect(&records(&hello, 9000)), tls(None, &[]));
     assert_eq!(inspect(&records(&[1, 1, 0, 0, 0], 9000)), Inspect::Invalid);
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, StatusCode};
 use waypost_filters::format::SubstitutionFormat;
-use waypost_filters::format::header_ops::HeaderOps;
+use waypost_filters::format::header_ops::{HeaderOps, Side};
 use waypost_xds::envoy::config::core::v3::{DataSource, SubstitutionFormatString, data_source::Specifier};
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     LocalReplyConfig as Proto, ResponseMapper as MapperProto,
@@ -70,7 +70,7 @@ impl Mapper {
                 Some(status.ok_or_else(error)?)
             }
         };
-        let headers = HeaderOps::compile(headers_to_add, Vec::new(), waypost_filters::format::header_ops::Side::Response, path);
+        let headers = HeaderOps::compile(headers_to_add, Vec::new(), Side::LocalReply, path);
         Ok(Mapper {
             filter: Filter::compile(filter, path)?,
             status,

@@ -136,6 +136,7 @@ fn canonicalize(path: &[u8]) -> Option<Vec<u8>> {
     }
     let mut out = Vec::with_capacity(path.len() + 8);
     let mut rest = path;
+    let mut lone_percent = None;
     while let Some((&b, after)) = rest.split_first() {
         if let Some(after_dot) = skip_dot(rest) {
             rest = if out.last() == Some(&b'/') {
@@ -151,18 +152,36 @@ fn canonicalize(path: &[u8]) -> Option<Vec<u8>> {
             (Class::Escape, _) => escape(b, &mut out),
             (Class::Special, _) if b == b'\\' => out.push(b'/'),
             (Class::Special, Some((value, after))) => {
+                rest = after;
                 match class(value) {
                     Class::Invalid => return None,
-                    Class::Unescape => out.push(value),
-                    _ => out.extend(path.iter().skip(path.len() - rest.len() - 1).take(3)),
+                    Class::Unescape => {
+                        out.push(value);
+                        keep_lone_percent(lone_percent, after, &mut out);
+                    }
+                    _ => out.extend(path.iter().skip(path.len() - after.len() - 3).take(3)),
                 }
-                rest = after;
             }
             // A `%` without two digits behind it is left alone.
-            (Class::Special, None) | (Class::Keep | Class::Unescape, _) => out.push(b),
+            (Class::Special, None) => {
+                lone_percent = Some(out.len());
+                out.push(b);
+            }
+            (Class::Keep | Class::Unescape, _) => out.push(b),
         }
     }
     Some(out)
+}
+
+/// Escapes a lone `%` that came to stand before two digits when one of them lost its escape: `%2%41` must not become an escape itself.
+fn keep_lone_percent(at: Option<usize>, rest: &[u8], out: &mut Vec<u8>) {
+    let Some(at) = at else { return };
+    let mut digits = out.iter().skip(at + 1).chain(rest.first());
+    let (Some(high), Some(low)) = (digits.next(), digits.next()) else { return };
+    // Digits that stood there from the first have nothing to do with it: the unescaped one is the last of `out`.
+    if out.len() <= at + 3 && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() {
+        out.splice(at + 1..at + 1, *b"25");
+    }
 }
 
 /// Takes `;parameters` off the segments `.` and `..`, as servers that know such parameters do before they resolve dots.

@@ -67,7 +67,7 @@ pub fn mutate_request(
     hcm: &HttpConnectionManager,
     internal_only_headers: &[HeaderName],
     stream: &mut HttpStream,
-) -> Result<(), LocalReply> {
+) -> Result<(), Box<LocalReply>> {
     let connection = stream.info.connection.clone();
     let head = &mut stream.request;
     check_host(head, stream.info.protocol)?;
@@ -120,17 +120,15 @@ pub fn is_authority(value: &[u8], protocol: Option<Protocol>) -> bool {
     })
 }
 
-fn check_host(head: &RequestHead, protocol: Option<Protocol>) -> Result<(), LocalReply> {
+fn check_host(head: &RequestHead, protocol: Option<Protocol>) -> Result<(), Box<LocalReply>> {
     match &head.authority {
-        None => Err(LocalReply::new(StatusCode::BAD_REQUEST, "missing_host_header").closing()),
-        Some(v) if !is_authority(v.as_bytes(), protocol) => {
-            Err(LocalReply::new(StatusCode::BAD_REQUEST, "http.invalid_authority").closing())
-        }
+        None => Err(bad_request("missing_host_header")),
+        Some(v) if !is_authority(v.as_bytes(), protocol) => Err(bad_request("http.invalid_authority")),
         Some(_) => Ok(()),
     }
 }
 
-fn check_path(hcm: &HttpConnectionManager, head: &mut RequestHead) -> Result<(), LocalReply> {
+fn check_path(hcm: &HttpConnectionManager, head: &mut RequestHead) -> Result<(), Box<LocalReply>> {
     let Some(path) = &head.path else {
         return if head.method == Method::CONNECT { Ok(()) } else { Err(not_relative(hcm)) };
     };
@@ -153,19 +151,23 @@ fn check_path(hcm: &HttpConnectionManager, head: &mut RequestHead) -> Result<(),
             hcm.stats.downstream_rq_redirected_with_normalized_path.inc();
             let mut reply = LocalReply::new(StatusCode::TEMPORARY_REDIRECT, "path_normalization_failed");
             reply.headers.insert(header::LOCATION, path);
-            Err(reply)
+            Err(Box::new(reply))
         }
         _ => {
             hcm.stats.downstream_rq_failed_path_normalization.inc();
-            Err(LocalReply::new(StatusCode::BAD_REQUEST, "path_normalization_failed").closing())
+            Err(bad_request("path_normalization_failed"))
         }
     }
 }
 
 /// `OPTIONS *` and what else is no path.
-fn not_relative(hcm: &HttpConnectionManager) -> LocalReply {
+fn not_relative(hcm: &HttpConnectionManager) -> Box<LocalReply> {
     hcm.stats.downstream_rq_non_relative_path.inc();
-    LocalReply::new(StatusCode::NOT_FOUND, "absolute_path_rejected")
+    Box::new(LocalReply::new(StatusCode::NOT_FOUND, "absolute_path_rejected"))
+}
+
+fn bad_request(details: &'static str) -> Box<LocalReply> {
+    Box::new(LocalReply::new(StatusCode::BAD_REQUEST, details).closing())
 }
 
 fn normalize_host(head: &mut RequestHead, options: &HostOptions, listener_port: Option<u16>) {

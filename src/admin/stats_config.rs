@@ -94,8 +94,7 @@ impl StatsConfig {
             stats_matcher,
             histogram_bucket_settings,
             allow_default_tag_overrides,
-        } =
-            config.unwrap_or_default();
+        } = config.unwrap_or_default();
         let overrides = allow_default_tag_overrides.is_some_and(|b| b.value);
         let defaults = use_all_default_tags.is_none_or(|b| b.value);
         let matcher = match stats_matcher.and_then(|m| m.stats_matcher) {

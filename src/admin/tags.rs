@@ -36,7 +36,7 @@ struct Extractor {
 /// Envoy's default tags: name behind `envoy.`, a text that is needed, and an expression whose first group is taken out and whose last is the value.
 const DEFAULTS: [(&str, &str, &str); 33] = [
     ("response_code", "_rq_", r"_rq(_(\d{3}))$"),
-    ("response_code_class", "_rq_", r"_rq(_(\d))xx$"),
+    ("response_code_class", "_rq_", r"_rq_(\d)xx$"),
     (
         "dynamo_partition_id",
         ".dynamodb.table.",
@@ -53,6 +53,7 @@ const DEFAULTS: [(&str, &str, &str); 33] = [
     ("mongo_cmd", ".cmd.", r"^mongo\.[^.]+\.cmd\.(([^.]+)\.)"),
     ("grpc_bridge_method", ".grpc.", r"^cluster\.[^.]+\.grpc\.[^.]+\.(([^.]+)\.)"),
     ("http_user_agent", ".user_agent.", r"^http\.[^.]+\.user_agent\.(([^.]+)\.)"),
+    ("rbac_http_prefix", ".rbac.", r"^http\.[^.]+\.rbac\.(([^.]+)\.)"),
     ("virtual_cluster", ".vcluster.", r"^vhost\.[^.]+\.vcluster\.(([^.]+)\.)"),
     ("fault_downstream_cluster", ".fault.", r"^http\.[^.]+\.fault\.(([^.]+)\.)"),
     ("ssl_cipher", ".ssl.cipher", r"^listener\..*?\.ssl\.cipher(\.([^.]+))$"),
@@ -74,7 +75,6 @@ const DEFAULTS: [(&str, &str, &str); 33] = [
     ("thrift_prefix", "thrift.", r"^thrift\.(([^.]+)\.)"),
     ("local_http_ratelimit_prefix", ".http_local_rate_limit.", r"^(([^.]+)\.)http_local_rate_limit\."),
     ("local_network_ratelimit_prefix", "local_rate_limit.", r"^local_rate_limit\.(([^.]+)\.)"),
-    ("rbac_http_prefix", ".rbac.", r"^http\.[^.]+\.rbac\.(([^.]+)\.)"),
     (
         "worker_id",
         "worker_",

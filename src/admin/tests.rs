@@ -5,15 +5,12 @@ mod names;
 mod pages;
 mod serve;
 
-use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::Method;
-use waypost_filters::address::Address;
-use waypost_filters::metadata::Metadata;
-use waypost_filters::stream::{ClusterNames, HostInfo};
 use waypost_xds::envoy::config::bootstrap::v3::Bootstrap;
 use waypost_xds::{json, yaml};
 
@@ -23,9 +20,8 @@ use super::query::Query;
 use super::state::{RuntimeLayer, ServerGauges};
 use super::{AdminState, ConfigStore, StatsConfig};
 use crate::cli::{Invocation, Options};
-use crate::cluster::{
-    Cluster, ClusterStats, ClusterTable, Discovery, Health, Host, HostSet, HttpOptions, Limits, Policy, Transport,
-};
+use crate::cluster::ClusterTable;
+use crate::config::{Context, Process};
 use crate::lifecycle::{Control, ServerState};
 use crate::listener::ListenerSet;
 use crate::observe::log::{LogHandle, LogOptions};
@@ -123,39 +119,33 @@ fn post(state: &Arc<AdminState>, target: &str) -> String {
     ask(state, Method::POST, target).body
 }
 
-/// The cluster `c1` of [`BOOTSTRAP`] with its hosts.
+/// A cluster with two hosts, as Envoy was asked about it.
 fn add_cluster(state: &AdminState) {
-    let host = |port: u16, hostname: &str, weight, health| {
-        let info = HostInfo {
-            address: Address::Ip(SocketAddr::from(([127, 0, 0, 1], port))),
-            hostname: hostname.into(),
-            metadata: Metadata::default(),
-        };
-        let mut host = Host::new(info, Arc::new(Transport::Raw));
-        host.weight = weight;
-        host.health = health;
-        host.locality = ["r".into(), "z".into(), "s".into()];
-        Arc::new(host)
+    let text = "
+name: c1
+type: STATIC
+alt_stat_name: c1alt
+load_assignment:
+  cluster_name: c1
+  endpoints:
+  - locality: {region: r, zone: z, sub_zone: s}
+    lb_endpoints:
+    - {load_balancing_weight: 3, endpoint: {hostname: h, address: {socket_address: {address: 127.0.0.1, port_value: 29902}}}}
+    - {health_status: UNHEALTHY, endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 29905}}}}
+";
+    let proto = json::from_value(&yaml::parse(text).unwrap(), &json::Options::reject_unknown()).unwrap();
+    let context = Context {
+        stats: &state.shared.stats,
+        clusters: &state.shared.clusters,
+        logs: &state.access_logs,
+        secrets: &state.secrets,
+        process: &Process::default(),
     };
-    let hosts = vec![host(29902, "h", 3, Health::Healthy), host(29905, "", 1, Health::Unhealthy)];
-    let counts = &hosts.first().unwrap().counts;
-    counts.connections.store(5940, std::sync::atomic::Ordering::Relaxed);
-    counts.connections_active.store(1, std::sync::atomic::Ordering::Relaxed);
-    counts.requests.store(5939, std::sync::atomic::Ordering::Relaxed);
-    let cluster = Cluster {
-        names: Arc::new(ClusterNames { name: "c1".into(), observability_name: "c1alt".into() }),
-        id: crate::cluster::next_id(),
-        discovery: Discovery::Static,
-        hosts: ArcSwap::from_pointee(HostSet::new(hosts, 50.0)),
-        policy: Policy::RoundRobin,
-        connect_timeout: std::time::Duration::from_secs(5),
-        buffer_limit: 1 << 20,
-        http: HttpOptions::default(),
-        keepalive: None,
-        bind: None,
-        limits: Limits::default(),
-        metadata: Metadata::default(),
-        stats: ClusterStats::new(&state.shared.stats, "c1alt"),
-    };
-    state.shared.clusters.slot("c1").current.store(Some(Arc::new(cluster)));
+    let cluster = crate::cluster::compile::compile(proto, &context, "c").unwrap();
+    let hosts = cluster.hosts.load_full();
+    let counts = &hosts.all.first().unwrap().counts;
+    counts.connections.store(5940, Relaxed);
+    counts.connections_active.store(1, Relaxed);
+    counts.requests.store(5939, Relaxed);
+    state.shared.clusters.slot("c1").current.store(Some(cluster));
 }

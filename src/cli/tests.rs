@@ -47,7 +47,10 @@ fn what_pilot_agent_passes_is_understood() {
     let yaml: Vec<std::ffi::OsString> = vec!["envoy".into(), "--config-yaml".into(), "--- {node: {id: a}}".into()];
     assert!(matches!(parse(yaml), Ok(Invocation::Proxy(o)) if o.config_yaml == "--- {node: {id: a}}"));
     assert!(options("--log-format %v").log_format_set);
-    assert_eq!(options("--stats-tag a:b --stats-tag c:d:e").stats_tags, [("a".into(), "b".into()), ("c".into(), "d:e".into())]);
+    assert_eq!(
+        options("--stats-tag a:b --stats-tag c:d:e").stats_tags,
+        [("a".into(), "b".into()), ("c".into(), "d:e".into())]
+    );
     assert_eq!(options("--disable-extensions a,b --socket-mode 644").disabled_extensions, ["a", "b"]);
     assert_eq!(options("--mode init_only").mode, Mode::InitOnly);
 }

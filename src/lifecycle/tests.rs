@@ -49,7 +49,10 @@ fn stages_have_envoys_names_and_numbers() {
     assert_eq!(stage.state(&drain), ServerState::Draining);
 }
 
-fn control(strategy: DrainStrategy, time: Duration) -> (Arc<Control>, WorkerHandle, tokio::sync::mpsc::UnboundedReceiver<Command>) {
+fn control(
+    strategy: DrainStrategy,
+    time: Duration,
+) -> (Arc<Control>, WorkerHandle, tokio::sync::mpsc::UnboundedReceiver<Command>) {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     let worker = WorkerHandle { sender, load: Arc::default() };
     let shared = Shared {

@@ -34,10 +34,7 @@ fn default_tags_are_envoys() {
             r#"envoy_http_rbac_allowed{envoy_rbac_http_prefix="pre_",envoy_http_conn_manager_prefix="ing<b>"}"#,
         ),
         ("http.ing<b>.rbac.shadow_denied", r#"envoy_http_rbac_shadow_denied{envoy_http_conn_manager_prefix="ing<b>"}"#),
-        (
-            "lrl.http_local_rate_limit.ok",
-            r#"envoy_http_local_rate_limit_ok{envoy_local_http_ratelimit_prefix="lrl"}"#,
-        ),
+        ("lrl.http_local_rate_limit.ok", r#"envoy_http_local_rate_limit_ok{envoy_local_http_ratelimit_prefix="lrl"}"#),
         ("listener.admin.downstream_cx_total", "envoy_listener_admin_downstream_cx_total{}"),
         (
             "listener.127.0.0.1_29902.downstream_cx_total",
@@ -76,10 +73,20 @@ use_all_default_tags: false
 stats_tags:
 - {tag_name: cluster_name, regex: '^cluster(\.(.+);)'}
 - {tag_name: http_conn_manager_prefix, regex: '^http\.(((?:[_.[:digit:]\w]*|[_\[\]aAbBcCdDeEfF[:digit:]\w\:]*));\.)'}
+- {tag_name: thread_name, regex: '^server(\.(.+))\.watchdog'}
+- {tag_name: tcp_prefix, regex: '^tcp\.((.*?)\.)\w+?$'}
 - {tag_name: response_code, regex: '_rq(_(\d{3}))$'}
+- {tag_name: response_code_class, regex: '_rq(_(\dxx))$'}
 - {tag_name: http_conn_manager_listener_prefix, regex: '^listener(?=\.).*?\.http\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)'}
+- {tag_name: listener_address, regex: '^listener\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)'}
+- {tag_name: mongo_prefix, regex: '^mongo\.(.+?)\.(collection|cmd|cx_|op_|delays_|decoding_)(.*?)$'}
+- {tag_name: cache, regex: '(cache\.(.+?)\.)'}
+- {tag_name: component, regex: '(component\.(.+?)\.)'}
+- {tag_name: tag, regex: '(tag\.(.+?);\.)'}
+- {tag_name: wasm_filter, regex: '(wasm_filter\.(.+?)\.)'}
 - {tag_name: authz_enforce_result, regex: 'rbac(\.(allowed|denied))'}
 - {tag_name: authz_dry_run_action, regex: '(\.istio_dry_run_(allow|deny)_)'}
+- {tag_name: authz_dry_run_result, regex: '(\.shadow_(allowed|denied))'}
 stats_matcher:
   inclusion_list:
     patterns: [{prefix: 'reporter='}, {prefix: istio}, {prefix: cluster.xds-grpc}, {suffix: rbac.allowed}, {safe_regex: {regex: 'vhost\..*\.route\..*'}}, {prefix: http}, {prefix: listener}, {prefix: 'cluster.outbound'}]
@@ -90,17 +97,31 @@ histogram_bucket_settings: [{match: {prefix: istiocustom}, buckets: [10, 1]}]
 fn the_tags_of_istiods_bootstrap_work() {
     let config = config(ISTIO);
     for (name, expected) in [
+        // As Envoy printed them.
         (
             "cluster.outbound|80||a.b.svc.cluster.local;.upstream_rq_200",
-            r#"envoy_cluster_upstream_rq{response_code="200",cluster_name="outbound|80||a.b.svc.cluster.local"}"#,
+            r#"envoy_cluster_upstream_rq{cluster_name="outbound|80||a.b.svc.cluster.local",response_code="200"}"#,
         ),
+        (
+            "cluster.outbound|80||a.b.svc.cluster.local;.external.upstream_rq_2xx",
+            r#"envoy_cluster_external_upstream_rq{cluster_name="outbound|80||a.b.svc.cluster.local",response_code_class="2xx"}"#,
+        ),
+        ("http.admin.downstream_rq_total", "envoy_http_admin_downstream_rq_total{}"),
         (
             "http.inbound_0.0.0.0_80;.rbac.allowed",
             r#"envoy_http_rbac{authz_enforce_result="allowed",http_conn_manager_prefix="inbound_0.0.0.0_80"}"#,
         ),
         (
-            "listener.0.0.0.0_80.http.0.0.0.0_80.downstream_rq_xx",
-            r#"envoy_listener_0_0_0_0_80_http_downstream_rq_xx{http_conn_manager_listener_prefix="0.0.0.0_80"}"#,
+            "http.inbound_0.0.0.0_80;.rbac.istio_dry_run_allow_.shadow_denied",
+            r#"envoy_http_rbac{authz_dry_run_action="allow",authz_dry_run_result="denied",http_conn_manager_prefix="inbound_0.0.0.0_80"}"#,
+        ),
+        (
+            "listener.admin.http.admin.downstream_rq_1xx",
+            r#"envoy_listener_admin_http_admin_downstream_rq{response_code_class="1xx"}"#,
+        ),
+        (
+            "listener.127.0.0.1_29912.http.inbound_0.0.0.0_80;.downstream_rq_2xx",
+            r#"envoy_listener_http_inbound_0_0_0_0_80__downstream_rq{response_code_class="2xx",listener_address="127.0.0.1_29912"}"#,
         ),
         // The look-ahead says that a dot follows at once.
         ("listener_manager.x.http.0.0.0.0_80.y", "envoy_listener_manager_x_http_0_0_0_0_80_y{}"),

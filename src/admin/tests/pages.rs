@@ -15,7 +15,10 @@ fn help_says_what_envoys_says() {
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     assert_eq!(unknown.body, recorded.replacen("admin commands", "invalid path. admin commands", 1));
     let page = ask(&state, Method::HEAD, "/quitquitquit");
-    assert_eq!((page.status, page.body.as_str()), (StatusCode::METHOD_NOT_ALLOWED, "Method HEAD not allowed, POST required."));
+    assert_eq!(
+        (page.status, page.body.as_str()),
+        (StatusCode::METHOD_NOT_ALLOWED, "Method HEAD not allowed, POST required.")
+    );
 }
 
 #[test]
@@ -46,7 +49,10 @@ fn stats_are_sorted_filtered_and_reset() {
     assert_eq!(of(""), "cluster.z.gauge: 7\ncluster.z.never: 0\nhttp.a.b: 3\n");
     assert_eq!(of("&usedonly"), "cluster.z.gauge: 7\nhttp.a.b: 3\n");
     assert_eq!(of("&type=Gauges"), "cluster.z.gauge: 7\n");
-    assert_eq!(of("&format=json&usedonly"), r#"{"stats":[{"name":"cluster.z.gauge","value":7},{"name":"http.a.b","value":3}]}"#);
+    assert_eq!(
+        of("&format=json&usedonly"),
+        r#"{"stats":[{"name":"cluster.z.gauge","value":7},{"name":"http.a.b","value":3}]}"#
+    );
     assert!(!get(&state, "/stats?filter=http&invert_filter").contains("http"));
     assert_eq!(post(&state, "/reset_counters"), "OK\n");
     assert_eq!(of("&usedonly"), "cluster.z.gauge: 7\nhttp.a.b: 0\n");
@@ -89,7 +95,10 @@ fn histograms_are_summed_up_as_envoy_does() {
          P99(nan,14.5) P99.5(nan,14.5) P99.9(nan,14.5) P100(nan,14.5)\n"
     );
     let buckets = get(&state, "/stats?usedonly&histogram_buckets=cumulative&filter=c1alt");
-    assert!(buckets.starts_with("cluster.c1alt.upstream_cx_connect_ms: B0.5(0,5920) B1(0,5934) B5(0,5940)"), "{buckets}");
+    assert!(
+        buckets.starts_with("cluster.c1alt.upstream_cx_connect_ms: B0.5(0,5920) B1(0,5934) B5(0,5940)"),
+        "{buckets}"
+    );
     assert!(buckets.ends_with("B600000(0,5940) B1.8e+06(0,5940) B3.6e+06(0,5940)\n"), "{buckets}");
     let detailed = get(&state, "/stats?histogram_buckets=detailed&filter=c1alt");
     assert!(detailed.contains(":\n  totals=0,0:5920, 1,0.1:14, 2,0.1:3, 3,0.1:1, 4,0.1:2\n"), "{detailed}");
@@ -103,12 +112,15 @@ fn histograms_are_summed_up_as_envoy_does() {
         envoy_cluster_upstream_cx_connect_ms_bucket{envoy_cluster_name=\"c1alt\",le=\"1\"} 5934\n\
         envoy_cluster_upstream_cx_connect_ms_bucket{envoy_cluster_name=\"c1alt\",le=\"5\"} 5940\n";
     assert!(prometheus.starts_with(expected), "{prometheus}");
-    assert!(prometheus.ends_with(
-        "envoy_cluster_upstream_cx_connect_ms_bucket{envoy_cluster_name=\"c1alt\",le=\"3600000\"} 5940\n\
+    assert!(
+        prometheus.ends_with(
+            "envoy_cluster_upstream_cx_connect_ms_bucket{envoy_cluster_name=\"c1alt\",le=\"3600000\"} 5940\n\
          envoy_cluster_upstream_cx_connect_ms_bucket{envoy_cluster_name=\"c1alt\",le=\"+Inf\"} 5940\n\
          envoy_cluster_upstream_cx_connect_ms_sum{envoy_cluster_name=\"c1alt\"} 31\n\
          envoy_cluster_upstream_cx_connect_ms_count{envoy_cluster_name=\"c1alt\"} 5940\n"
-    ), "{prometheus}");
+        ),
+        "{prometheus}"
+    );
 }
 
 #[test]
@@ -191,7 +203,9 @@ fn clusters_in_text_and_json() {
       },
 "#;
     assert!(json.starts_with(expected), "{json}");
-    assert!(json.contains("      {\n       \"type\": \"GAUGE\",\n       \"value\": \"1\",\n       \"name\": \"cx_active\"\n      },\n"));
+    assert!(json.contains(
+        "      {\n       \"type\": \"GAUGE\",\n       \"value\": \"1\",\n       \"name\": \"cx_active\"\n      },\n"
+    ));
     assert!(json.ends_with("     {\n      \"priority\": \"HIGH\",\n      \"max_connections\": 1024,\n      \"max_pending_requests\": 1024,\n      \"max_requests\": 1024,\n      \"max_retries\": 3\n     }\n    ]\n   },\n   \"observability_name\": \"c1alt\"\n  }\n ]\n}\n"), "{json}");
 }
 
@@ -258,7 +272,7 @@ fn server_info_prints_every_option() {
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["state"], "LIVE");
     let options = value["command_line_options"].as_object().unwrap();
-    assert_eq!(options.len(), 40);
+    assert_eq!((value.as_object().unwrap().len(), options.len()), (8, 39));
     assert_eq!(options["drain_time"], "600s");
     assert_eq!(options["file_flush_interval"], "10s");
     assert_eq!(options["concurrency"], 2);

@@ -46,7 +46,10 @@ fn a_thread_of_its_own_answers_until_it_is_told_to_quit() {
     let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     let (time, rest) = logged.split_once("] ").unwrap();
     assert_eq!(time.len(), "[2026-11-22T16:56:59.392Z".len());
-    assert!(rest.starts_with("\"GET /ready?x HTTP/1.1\" 200 - 0 5 0 - \"127.0.0.1\" \"t\" \"-\" \"a\" \"-\"\n"), "{rest}");
+    assert!(
+        rest.starts_with("\"GET /ready?x HTTP/1.1\" 200 - 0 5 0 - \"127.0.0.1\" \"t\" \"-\" \"a\" \"-\"\n"),
+        "{rest}"
+    );
 
     let head = exchange(address, "HEAD /stats HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");

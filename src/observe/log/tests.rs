@@ -36,7 +36,10 @@ fn patterns_are_spdlogs() {
         // As recorded: `%q` is no flag.
         ("%L %e %F %z %s %@ %% %j %q", "I 562 562971000 +00:00 server.cc source/server/server.cc:989 % runtime: {} %q"),
         ("[%8l][%-8l][%=8l][%2!l]", "[    info][info    ][  info  ][in]"),
-        ("%a %A %b %B %c|%D %I %p %R %r %C", "Sun Sunday Nov November Sun Nov 22 16:57:04 2026|11/22/26 04 PM 16:57 04:57:04 PM 26"),
+        (
+            "%a %A %b %B %c|%D %I %p %R %r %C",
+            "Sun Sunday Nov November Sun Nov 22 16:57:04 2026|11/22/26 04 PM 16:57 04:57:04 PM 26",
+        ),
         ("%^%l%$ 100%", "info 100"),
     ] {
         assert_eq!(format(pattern, "runtime: {}"), expected);

@@ -72,7 +72,6 @@ fn state_with(args: &[&str], stats: StatsConfig) -> Arc<AdminState> {
     let options = options(args);
     let control = Control::new(shared.clone());
     control.stage.set(ServerState::Live);
-    control.stage.set_workers_started();
     let log = LogHandle::new(&LogOptions::default()).unwrap();
     Arc::new(AdminState {
         shared,

@@ -43,6 +43,7 @@ fn stages_have_envoys_names_and_numbers() {
     ] {
         stage.set(state);
         assert_eq!((stage.state(&drain), state.name(), state as u64), (state, name, number));
+        assert_eq!(stage.workers_started(), number < 2);
     }
     stage.set(ServerState::Live);
     drain.fail_health_checks();

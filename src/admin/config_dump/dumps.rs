@@ -365,9 +365,12 @@ fn endpoints(state: &AdminState, inner: &Inner, wanted: &Wanted<'_>) -> Message 
     out
 }
 
+/// A locality, a priority, and the hosts there.
+type Place<'a> = (&'a [Arc<str>; 3], u32, Vec<Value>);
+
 fn assignment(cluster: &Cluster) -> Value {
     let hosts = cluster.hosts.load();
-    let mut places: Vec<(&[Arc<str>; 3], u32, Vec<Value>)> = Vec::new();
+    let mut places: Vec<Place<'_>> = Vec::new();
     for host in &hosts.all {
         let mut endpoint = Map::new();
         endpoint.insert("address".to_owned(), clusters::address(&host.info.address));

@@ -178,7 +178,9 @@ fn dynamic_resources_show_version_and_errors() {
     assert_eq!(listener["error_state"]["details"], "no such filter");
     assert_eq!(listener["error_state"]["last_update_attempt"], "1970-01-01T00:00:00.000Z");
     assert!(get(&state, "/init_dump").contains("init manager Listener-local-init-manager w"));
+    assert!(get(&state, "/stats").contains("listener_manager.total_listeners_warming: 1\n"));
     config.warmed(Kind::Listener, "w");
+    assert!(get(&state, "/stats").contains("listener_manager.total_listeners_warming: 0\n"));
     let dump = json(&get(&state, "/config_dump?resource=dynamic_listeners"));
     assert_eq!(dump["configs"][0]["active_state"]["listener"]["name"], "w");
     config.remove(Kind::Cluster, "d");

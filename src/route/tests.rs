@@ -20,7 +20,13 @@ use crate::observe::stats::Store;
 pub(super) fn compile(config: RouteConfiguration) -> Result<Arc<RouteTable>, ConfigError> {
     let (stats, clusters, logs) = (Arc::new(Store::default()), ClusterTable::default(), AccessLogFiles::default());
     let process = Process::default();
-    let cx = Context { stats: &stats, clusters: &clusters, logs: &logs, secrets: &crate::tls::SecretStore::new(), process: &process };
+    let cx = Context {
+        stats: &stats,
+        clusters: &clusters,
+        logs: &logs,
+        secrets: &crate::tls::SecretStore::new(),
+        process: &process,
+    };
     RouteTable::compile(config, &cx, "rc")
 }
 

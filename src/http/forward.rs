@@ -458,6 +458,7 @@ async fn respond(
     note_upstream_wire(active, &up);
     match ended {
         Ok(()) => {
+            down.leave_alarm(std::mem::take(&mut timers.alarm));
             // A response that is complete before its request ends the request: nobody waits for the rest of it.
             if !moved.request_ended {
                 down.refuse_rest();

@@ -11,3 +11,4 @@ pub mod rules;
 pub mod stream;
 pub mod tunnel;
 pub mod upstream;
+pub mod wire;

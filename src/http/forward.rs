@@ -1,96 +1,29 @@
 //! The router: a request goes to a host of its route's cluster, and the response comes back.
 
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, StatusCode};
 use waypost_filters::filter::LocalReply;
 use waypost_filters::flags::Flag;
-use waypost_filters::head::{Protocol, RequestHead, ResponseHead};
+use waypost_filters::head::{Protocol, ResponseHead};
 
 use super::downstream::Downstream;
 use super::exchange::{self, Moved, Stop, Timers};
+use super::failure::{Failure, allows, connect_reply, describe, reset_reply};
 use super::filters::Chain;
+use super::open::open;
 use super::rules::response::set_upstream_service_time;
 use super::rules::timeouts::{Circumstances, RouteTimeouts, request_timeouts};
 use super::stream::{ActiveStream, X_ENVOY_ATTEMPT_COUNT};
 use super::tunnel;
-use super::upstream::{Broken, H1Client, H2Client, Upstream};
+use super::upstream::{Broken, Upstream};
 use super::wire;
-use crate::cluster::connect::{AutoSni, ConnectError, Sharing};
-use crate::cluster::{Cluster, Host, Transport, UpstreamProtocol};
-use crate::route::{ClusterPick, Forward, RetryOn, Route};
+use crate::cluster::connect::{ConnectError, Sharing};
+use crate::cluster::{Cluster, Host, Transport};
+use crate::route::{ClusterPick, Forward, Route};
 use crate::tcp_proxy::{ActiveRequest, choose_host};
-use crate::worker::Worker;
-
-/// Envoy's words for how an upstream failed: status, flag, reason.
-pub fn describe(broken: Broken) -> (StatusCode, Flag, &'static str) {
-    match broken {
-        Broken::Terminated => {
-            (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamConnectionTermination, "connection termination")
-        }
-        Broken::Reset => (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamRemoteReset, "remote reset"),
-        Broken::Refused => (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamRemoteReset, "remote refused stream reset"),
-        Broken::Protocol => (StatusCode::BAD_GATEWAY, Flag::UpstreamProtocolError, "protocol error"),
-    }
-}
-
-/// The local reply to a reset before the response's head.
-pub fn reset_reply(status: StatusCode, flag: Flag, reason: &str, transport: Option<&str>, retried: bool) -> LocalReply {
-    let body = if retried {
-        format!(
-            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: {reason}"
-        )
-    } else {
-        format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
-    };
-    let reason = reason.replace(' ', "_");
-    let details = match transport {
-        Some(t) if !t.is_empty() => {
-            format!("upstream_reset_before_response_started{{{reason}|{}}}", t.replace(' ', "_"))
-        }
-        _ => format!("upstream_reset_before_response_started{{{reason}}}"),
-    };
-    LocalReply::new(status, details).body(body).flag(flag)
-}
-
-/// The local reply to a connection that could not be made.
-fn connect_reply(error: &ConnectError, retried: bool) -> LocalReply {
-    match error {
-        ConnectError::Failed(reason) => reset_reply(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionFailure,
-            "remote connection failure",
-            Some(reason),
-            retried,
-        ),
-        ConnectError::Timeout => reset_reply(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionFailure,
-            "connection timeout",
-            None,
-            retried,
-        ),
-        ConnectError::Terminated => {
-            let (status, flag, reason) = describe(Broken::Terminated);
-            reset_reply(status, flag, reason, None, retried)
-        }
-        ConnectError::Overflow => {
-            let mut reply =
-                reset_reply(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "overflow", None, retried);
-            reply.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-            reply
-        }
-    }
-}
-
-/// An attempt's way of failing that may be worth another.
-enum Failure {
-    Connect(ConnectError),
-    Broken(Broken),
-}
 
 /// Sends a request on.
 pub async fn forward(
@@ -356,77 +289,6 @@ fn count_response(cluster: &Cluster, host: &Host, status: StatusCode, fail: bool
     } else {
         host.counts.successes.fetch_add(1, Relaxed)
     };
-}
-
-/// Whether a policy lets such a failure be tried again.
-fn allows(on: RetryOn, failure: &Failure) -> bool {
-    match failure {
-        Failure::Connect(ConnectError::Failed(_) | ConnectError::Timeout) => {
-            on.any(RetryOn::CONNECT_FAILURE)
-                || on.any(RetryOn::FIVE_XX)
-                || on.any(RetryOn::GATEWAY_ERROR)
-                || on.any(RetryOn::RESET)
-                || on.any(RetryOn::RESET_BEFORE_REQUEST)
-        }
-        Failure::Connect(ConnectError::Terminated) => {
-            on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET)
-        }
-        Failure::Connect(ConnectError::Overflow) => false,
-        Failure::Broken(Broken::Refused) => {
-            on.any(RetryOn::REFUSED_STREAM)
-                || on.any(RetryOn::FIVE_XX)
-                || on.any(RetryOn::GATEWAY_ERROR)
-                || on.any(RetryOn::RESET)
-        }
-        Failure::Broken(_) => on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET),
-    }
-}
-
-/// Gets a connection and begins the exchange.
-async fn open(
-    worker: &Rc<Worker>,
-    cluster: &Arc<Cluster>,
-    host: &Arc<Host>,
-    sharing: &Sharing,
-    head: &RequestHead,
-    downstream: Option<Protocol>,
-    end: bool,
-) -> Result<Upstream, Failure> {
-    let sni: AutoSni = cluster
-        .http
-        .auto_sni
-        .then(|| std::str::from_utf8(head.authority_bytes()).ok())
-        .flatten()
-        .map(|authority| host_of(authority).into());
-    let h2 = match cluster.http.protocol {
-        UpstreamProtocol::Http1 => false,
-        UpstreamProtocol::Http2 => true,
-        UpstreamProtocol::Downstream => downstream == Some(Protocol::Http2),
-        // Both are offered; the pool of HTTP/2 falls back when the host chooses HTTP/1.
-        UpstreamProtocol::Alpn => true,
-    };
-    let pool = worker.pool(cluster, host, sharing, h2);
-    if h2 {
-        let lease = pool.h2(worker, sni).await.map_err(Failure::Connect)?;
-        let client = H2Client::begin(lease, head, end).await.map_err(Failure::Broken)?;
-        return Ok(Upstream::H2(Box::new(client)));
-    }
-    let conn = match pool.take_idle() {
-        Some(conn) => conn,
-        // Boxed: making a connection takes far more state than using one.
-        None => Box::pin(pool.h1(worker, sni)).await.map_err(Failure::Connect)?,
-    };
-    Ok(Upstream::H1(Box::new(H1Client::begin(conn, pool, head, end))))
-}
-
-/// An authority without its port.
-fn host_of(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => {
-            host.trim_start_matches('[').trim_end_matches(']')
-        }
-        _ => authority,
-    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "all that there is of an exchange, handed on once")]

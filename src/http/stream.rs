@@ -17,6 +17,7 @@ use waypost_filters::stream::{HttpStream, StreamInfo};
 
 use super::downstream::{Downstream, H1Server, Lost};
 use super::exchange::{Stop, Timer, Timers};
+use super::failure;
 use super::filters::Chain;
 use super::forward;
 use super::h1::H1Error;
@@ -285,7 +286,7 @@ impl ActiveStream {
                 }
             }
             Stop::Upstream(broken) => {
-                let (status, flag, reason) = forward::describe(broken);
+                let (status, flag, reason) = failure::describe(broken);
                 if self.responded {
                     info.flags.set(flag);
                     info.details = Some(Cow::Owned(format!(
@@ -295,7 +296,7 @@ impl ActiveStream {
                     self.cut(down, Reason::INTERNAL_ERROR).await;
                     hcm.stats.downstream_rq_tx_reset.inc();
                 } else {
-                    let reply = forward::reset_reply(status, flag, reason, None, self.http.info.upstream.attempts > 1);
+                    let reply = failure::reset_reply(status, flag, reason, None, self.http.info.upstream.attempts > 1);
                     self.reply(down, chain, reply, route).await;
                 }
             }

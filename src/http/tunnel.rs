@@ -13,8 +13,9 @@ use waypost_filters::metadata::Metadata;
 
 use super::downstream::Downstream;
 use super::exchange::{self, Timers};
+use super::failure::reset_reply;
 use super::filters::Chain;
-use super::forward::{bare, reset_reply};
+use super::forward::bare;
 use super::stream::ActiveStream;
 use super::upstream::Upstream;
 use crate::cluster::connect::{ConnectError, Sharing, connect};

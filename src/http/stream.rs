@@ -188,10 +188,14 @@ impl ActiveStream {
         down.reset(reason);
     }
 
-    /// Notes how much of the request has come in, and when that was all.
+    /// Notes how much of the request has come in, and when that was all: what asks to become a tunnel has no end before the tunnel's.
     pub fn note_request(&mut self, bytes: u64, timers: &Timers) {
+        let tunnel = self.http.request.upgrade.is_some() || self.http.request.is_connect();
         let info = &mut self.http.info;
         info.bytes_received = bytes;
+        if tunnel {
+            return;
+        }
         info.timing.request_received =
             info.timing.request_received.or(timers.received_at.map(|at| at.saturating_duration_since(info.start)));
     }

@@ -188,12 +188,12 @@ impl ActiveStream {
         down.reset(reason);
     }
 
-    /// Notes how much of the request has come in, and when that was all: what asks to become a tunnel has no end before the tunnel's.
+    /// Notes how much of the request has come in, and when that was all.
     pub fn note_request(&mut self, bytes: u64, timers: &Timers) {
-        let tunnel = self.http.request.upgrade.is_some() || self.http.request.is_connect();
         let info = &mut self.http.info;
         info.bytes_received = bytes;
-        if tunnel {
+        if self.http.request.upgrade.is_some() || self.http.request.is_connect() {
+            // It has no end before its connection has.
             return;
         }
         info.timing.request_received =

@@ -27,6 +27,8 @@ pub enum Piece {
 pub enum Lost {
     /// The client reset the stream, or its connection ended.
     Reset(Option<Reason>),
+    /// The client broke the protocol within a stream of HTTP/2, which its codec has reset: a body other than announced.
+    Message,
     /// The client broke the protocol, in the middle of a body.
     Protocol(h1::H1Error),
 }
@@ -249,6 +251,7 @@ impl H2Server {
                 self.recv_ended = true;
                 Poll::Ready(Ok(Piece::End(t)))
             }
+            Poll::Ready(Err(e)) if e.is_library() && e.is_reset() => Poll::Ready(Err(Lost::Message)),
             Poll::Ready(Err(e)) => Poll::Ready(Err(Lost::Reset(e.reason()))),
             Poll::Ready(Ok(data)) => Poll::Ready(Ok(data)),
             Poll::Pending => Poll::Pending,

@@ -459,7 +459,10 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
         tokio::select! {
             biased;
             accepted = std::future::poll_fn(|cx| {
-                let accepted = h2.poll_accept(cx);
+                let mut accepted = h2.poll_accept(cx);
+                while accepted.is_pending() && watch.settle() {
+                    accepted = h2.poll_accept(cx);
+                }
                 if accepted.is_pending() && watch.has_refused() { Poll::Ready(Accepted::Refused) } else { accepted.map(Accepted::Stream) }
             }) => match accepted {
                 Accepted::Refused => {

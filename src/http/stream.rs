@@ -194,7 +194,7 @@ impl ActiveStream {
                 self.client_reset = true;
                 hcm.stats.downstream_cx_protocol_error.inc();
                 info.flags.set(Flag::DownstreamProtocolError);
-                info.details = Some(Cow::Borrowed("http2.remote_reset"));
+                info.details = Some(Cow::Borrowed(self.connection.codec_error().unwrap_or("http2.remote_reset")));
             }
             Stop::Downstream(Lost::Protocol(error)) => {
                 hcm.stats.downstream_cx_protocol_error.inc();

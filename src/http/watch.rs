@@ -23,6 +23,8 @@ pub const BROKEN_RULE: &str = "http2.violation.of.messaging.rule";
 /// … of streams that a connection error takes with it.
 const CODEC_ERROR: &str = "codec_error:The_user_callback_function_failed";
 const TOO_LARGE: &str = "http2.header_list_size_too_large";
+/// … of a stream that goes on after its end.
+const UNKNOWN_ERROR: &str = "http2.unknown.nghttp2.error";
 const EMPTY_FLOOD: &str = "http2.inbound_empty_frames_flood";
 const PRIORITY_FLOOD: &str = "http2.inbound_priority_frames_flood";
 const WINDOW_FLOOD: &str = "http2.inbound_window_update_frames_flood";
@@ -51,6 +53,7 @@ const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
 const PROTOCOL_ERROR: u32 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A message that the codec refused, as its log line shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,18 +64,36 @@ pub struct Refused {
     pub protocol: bool,
 }
 
+/// What a peer sent last of its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// The head of a request.
+    Head,
+    /// Trailers, or what stands where they would.
+    Trailers,
+    Other,
+}
+
 /// What has been seen of a connection, shared by its loop, its streams and its byte stream.
 #[derive(Debug)]
 pub struct Watch {
     options: Http2Options,
     /// Why the connection has to end.
     error: Cell<Option<&'static str>>,
+    /// Why it has to end once the streams that were complete before have been handed over.
+    stopping: Cell<Option<&'static str>>,
+    /// Streams the codec resets before it has handed them over: for their heads, or for what came right after. Nothing is written
+    /// until that is known.
+    suspects: RefCell<Vec<u32>>,
     /// Streams that the client opened and the codec has neither handed over nor refused yet.
     unseen: RefCell<VecDeque<u32>>,
     refused: RefCell<Vec<Refused>>,
     begun: Cell<bool>,
     highest: Cell<u32>,
-    last_inbound: Cell<u8>,
+    /// Whether a head is not complete yet.
+    head_open: Cell<bool>,
+    /// What came last, but for frames that are about the connection.
+    last: Cell<Last>,
     streams: Cell<u64>,
     empty: Cell<u32>,
     priorities: Cell<u64>,
@@ -94,11 +115,14 @@ impl Watch {
         Rc::new(Watch {
             options: *options,
             error: Cell::new(None),
+            stopping: Cell::new(None),
+            suspects: RefCell::default(),
             unseen: RefCell::default(),
             refused: RefCell::default(),
             begun: Cell::new(false),
             highest: Cell::new(0),
-            last_inbound: Cell::new(SETTINGS),
+            head_open: Cell::new(false),
+            last: Cell::new(Last::Other),
             streams: Cell::new(0),
             empty: Cell::new(0),
             priorities: Cell::new(0),
@@ -121,8 +145,40 @@ impl Watch {
         }
     }
 
+    /// Reads no more, and ends the connection when what was whole before has been handed over.
+    fn stop(&self, details: &'static str) {
+        if self.stopping.get().is_none() {
+            self.stopping.set(Some(details));
+        }
+    }
+
+    /// To be called when the codec has no more streams to hand over: decides about those it keeps to itself. Whether the codec can go on,
+    /// or is to see an error.
+    pub fn settle(&self) -> bool {
+        let suspects = !self.suspects.borrow().is_empty();
+        for stream in self.suspects.borrow_mut().drain(..) {
+            if self.options.stream_error {
+                self.refuse(Refused { details: INVALID_HEADER, protocol: true });
+                self.unseen.borrow_mut().retain(|id| *id != stream);
+            } else {
+                // Envoy ends the connection unless `override_stream_error_on_invalid_http_message` is set.
+                self.fail(INVALID_HEADER);
+            }
+        }
+        let stopping = self.stopping.take();
+        if let Some(details) = stopping {
+            self.fail(details);
+        }
+        suspects || stopping.is_some()
+    }
+
+    fn held(&self) -> bool {
+        self.error.get().is_none() && (self.stopping.get().is_some() || !self.suspects.borrow().is_empty())
+    }
+
     /// Notes that the codec has handed a stream over.
     pub fn accepted(&self, stream: u32) {
+        self.suspects.borrow_mut().retain(|id| *id != stream);
         let mut unseen = self.unseen.borrow_mut();
         while unseen.front().is_some_and(|&id| id <= stream) {
             unseen.pop_front();
@@ -142,7 +198,7 @@ impl Watch {
     /// What of the streams that were opened and never handed over a log line is owed for, after the connection has ended in an error.
     pub fn take_unseen(&self) -> Option<Refused> {
         let details = self.error.get().filter(|details| !details.is_empty())?;
-        self.unseen.borrow_mut().pop_front().map(|_| Refused { details, protocol: true })
+        self.unseen.borrow_mut().pop_front().map(|_| Refused { details, protocol: details != TOO_LARGE })
     }
 
     fn received(&self, frame: Frame) {
@@ -150,24 +206,26 @@ impl Watch {
             // RFC 9113 3.4: a client begins with SETTINGS.
             self.fail(NO_SETTINGS);
         }
-        self.last_inbound.set(frame.kind);
+        // A head in pieces is not to be interrupted, and no piece comes without a head.
+        let in_order = self.head_open.get() == (frame.kind == CONTINUATION);
+        if matches!(frame.kind, HEADERS | CONTINUATION) {
+            self.head_open.set(frame.flags & END_HEADERS == 0);
+        }
         let options = &self.options;
         match frame.kind {
             HEADERS | CONTINUATION | DATA => {
                 self.controls.set(0);
-                if frame.kind == HEADERS && frame.stream > self.highest.get() {
-                    self.highest.set(frame.stream);
-                    let mut unseen = self.unseen.borrow_mut();
-                    if unseen.len() < MAX_UNSEEN {
-                        unseen.push_back(frame.stream);
-                    }
+                if frame.kind == HEADERS {
+                    self.headers(frame);
+                } else if frame.kind == DATA || !in_order {
+                    self.last.set(Last::Other);
                 }
                 if frame.kind != DATA && frame.flags & END_HEADERS != 0 {
                     add(&self.streams);
                 }
                 if frame.length == 0 && frame.flags & (END_STREAM | PADDED) == 0 {
                     if add(&self.empty) > options.max_consecutive_empty_frames {
-                        self.fail(EMPTY_FLOOD);
+                        self.stop(EMPTY_FLOOD);
                     }
                 } else {
                     self.empty.set(0);
@@ -176,17 +234,38 @@ impl Watch {
             PRIORITY => {
                 let most = u64::from(options.max_priority_frames_per_stream) * (1 + self.streams.get());
                 if add(&self.priorities) > most {
-                    self.fail(PRIORITY_FLOOD);
+                    self.stop(PRIORITY_FLOOD);
                 }
             }
             WINDOW_UPDATE => {
                 let of_data = u64::from(options.max_window_updates_per_data_frame) * self.data_sent.get();
                 if add(&self.window_updates) > 5 + 2 * (self.streams.get() + of_data) {
-                    self.fail(WINDOW_FLOOD);
+                    self.stop(WINDOW_FLOOD);
                 }
             }
             PING | SETTINGS if frame.flags & ACK == 0 => self.control(),
             _ => {}
+        }
+        if !in_order {
+            self.last.set(Last::Other);
+        }
+    }
+
+    fn headers(&self, frame: Frame) {
+        if frame.stream <= self.highest.get() {
+            self.last.set(Last::Trailers);
+            if frame.flags & END_STREAM == 0 && !self.options.stream_error {
+                // RFC 9113 8.1: trailers end their stream.
+                self.stop(BROKEN_RULE);
+            }
+            return;
+        }
+        self.highest.set(frame.stream);
+        self.last.set(Last::Head);
+        let mut unseen = self.unseen.borrow_mut();
+        // Clients open odd streams; the codec ends the connection for any other.
+        if frame.stream % 2 == 1 && unseen.len() < MAX_UNSEEN {
+            unseen.push_back(frame.stream);
         }
     }
 
@@ -199,7 +278,7 @@ impl Watch {
             self.controls.set(0);
         }
         if add(&self.controls) > self.options.max_outbound_control_frames {
-            self.fail(CONTROL_FLOOD);
+            self.stop(CONTROL_FLOOD);
         }
     }
 
@@ -211,19 +290,17 @@ impl Watch {
             }
             // Of a stream that was never handed over: the codec's own 431.
             HEADERS if self.forget(frame.stream) => self.refuse(Refused { details: TOO_LARGE, protocol: false }),
-            RST_STREAM if self.forget(frame.stream) && frame.code == PROTOCOL_ERROR => {
-                if self.options.stream_error {
-                    self.refuse(Refused { details: INVALID_HEADER, protocol: true });
-                } else {
-                    // Envoy ends the connection unless `override_stream_error_on_invalid_http_message` is set.
-                    self.unseen.borrow_mut().push_front(frame.stream);
-                    self.fail(INVALID_HEADER);
-                }
+            RST_STREAM if frame.code == PROTOCOL_ERROR && self.unseen.borrow().contains(&frame.stream) => {
+                self.suspects.borrow_mut().push(frame.stream);
             }
-            GOAWAY if frame.code != 0 => {
-                let in_head = matches!(self.last_inbound.get(), HEADERS | CONTINUATION) && frame.code == PROTOCOL_ERROR;
-                self.fail(if in_head { INVALID_HEADER } else { CODEC_ERROR });
-            }
+            RST_STREAM => drop(self.forget(frame.stream)),
+            GOAWAY if frame.code != 0 => self.fail(match (self.stopping.take(), self.last.get(), frame.code) {
+                (Some(details), ..) => details,
+                (None, Last::Head, PROTOCOL_ERROR) => INVALID_HEADER,
+                (None, Last::Head, ENHANCE_YOUR_CALM) => TOO_LARGE,
+                (None, Last::Trailers, PROTOCOL_ERROR) => UNKNOWN_ERROR,
+                _ => CODEC_ERROR,
+            }),
             _ => {}
         }
     }
@@ -338,8 +415,9 @@ impl Watched {
     }
 
     fn failed(&self) -> Option<io::Error> {
-        // What the codec has to say before it goes away is still written.
-        self.watch.error().filter(|e| *e != CODEC_ERROR).map(|_| io::ErrorKind::ConnectionAborted.into())
+        // What the codec has to say before it goes away is still written, where Envoy's says it.
+        let silent = |details: &&str| *details != CODEC_ERROR && *details != TOO_LARGE;
+        self.watch.error().filter(silent).map(|_| io::ErrorKind::ConnectionAborted.into())
     }
 
     fn look<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) -> usize {
@@ -360,14 +438,18 @@ impl Watched {
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.watch.stopping.get().is_some() {
+            // The connection's loop goes on as soon as the codec waits.
+            return Poll::Pending;
+        }
+        if let Some(e) = this.failed() {
+            return Poll::Ready(Err(e));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let watch = &this.watch;
         this.inbound.feed(buf.filled().get(before..).unwrap_or_default(), |frame| watch.received(frame));
-        match this.failed() {
-            Some(e) => Poll::Ready(Err(e)),
-            None => Poll::Ready(Ok(())),
-        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -377,6 +459,9 @@ impl AsyncWrite for Watched {
         this.look(std::iter::once(data));
         if let Some(e) = this.failed() {
             return Poll::Ready(Err(e));
+        }
+        if this.watch.held() {
+            return Poll::Pending;
         }
         let n = ready!(Pin::new(&mut this.io).poll_write(cx, data))?;
         this.ahead -= n.min(this.ahead);
@@ -392,6 +477,9 @@ impl AsyncWrite for Watched {
         this.look(slices.iter().map(|s| &**s));
         if let Some(e) = this.failed() {
             return Poll::Ready(Err(e));
+        }
+        if this.watch.held() {
+            return Poll::Pending;
         }
         let n = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
         this.ahead -= n.min(this.ahead);

@@ -132,7 +132,7 @@ fn check_host(head: &RequestHead, protocol: Option<Protocol>) -> Result<(), Box<
     }
 }
 
-/// RFC 10008 3: a QUERY without a media type is none.
+/// A QUERY without a media type says nothing; Envoy refuses it.
 fn check_query(head: &RequestHead) -> Result<(), Box<LocalReply>> {
     let is_query = head.method.as_str() == "QUERY";
     if is_query && !head.headers.contains_key(header::CONTENT_TYPE) {

@@ -32,6 +32,7 @@ fn repeat(watch: &Watch, n: usize, what: Frame) -> Option<&'static str> {
     for _ in 0..n {
         watch.received(what);
     }
+    watch.settle();
     watch.error()
 }
 
@@ -108,8 +109,10 @@ fn a_refused_message_ends_the_connection_unless_configured_otherwise() {
     watch.received(frame(HEADERS, END_HEADERS, 3, 5));
     watch.accepted(1);
     watch.sends(Frame { stream: 1, ..reset });
+    assert!(!watch.settle());
     assert_eq!(watch.error(), None, "a stream that was handed over is reset by whoever has it");
     watch.sends(reset);
+    assert!(watch.held() && watch.settle());
     assert_eq!(watch.error(), Some(INVALID_HEADER));
     assert_eq!(watch.take_unseen(), Some(Refused { details: INVALID_HEADER, protocol: true }));
     assert_eq!(watch.take_unseen(), None);
@@ -117,6 +120,7 @@ fn a_refused_message_ends_the_connection_unless_configured_otherwise() {
     let watch = begun(Http2Options { stream_error: true, ..options() });
     watch.received(frame(HEADERS, END_HEADERS, 3, 5));
     watch.sends(reset);
+    assert!(watch.settle());
     assert_eq!(watch.error(), None);
     assert_eq!(watch.take_refused(), Some(Refused { details: INVALID_HEADER, protocol: true }));
     assert_eq!(watch.take_refused(), None);
@@ -136,4 +140,37 @@ fn settings_come_first() {
     watch.received(frame(HEADERS, END_HEADERS, 1, 5));
     assert_eq!(watch.error(), Some(NO_SETTINGS));
     assert_eq!(watch.take_unseen(), None, "there is no request yet to log");
+}
+
+#[test]
+fn a_stream_reset_for_its_body_is_left_to_its_owner() {
+    let watch = begun(options());
+    watch.received(frame(HEADERS, END_HEADERS, 1, 5));
+    watch.received(frame(DATA, END_STREAM, 1, 3));
+    watch.sends(Frame { code: PROTOCOL_ERROR, ..frame(RST_STREAM, 0, 1, 4) });
+    assert!(watch.held());
+    watch.accepted(1);
+    assert!(!watch.held() && !watch.settle());
+    assert_eq!(watch.error(), None);
+}
+
+#[test]
+fn what_a_goodbye_means_depends_on_what_came_last() {
+    let goodbye = |frames: &[Frame], code| {
+        let watch = begun(options());
+        for f in frames {
+            watch.received(*f);
+        }
+        watch.sends(Frame { code, ..frame(GOAWAY, 0, 0, 8) });
+        watch.error()
+    };
+    let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, 5);
+    let ack = frame(SETTINGS, ACK, 0, 0);
+    assert_eq!(goodbye(&[head, ack], 1), Some(INVALID_HEADER));
+    assert_eq!(goodbye(&[head, head], 1), Some(UNKNOWN_ERROR));
+    assert_eq!(goodbye(&[head], ENHANCE_YOUR_CALM), Some(TOO_LARGE));
+    assert_eq!(goodbye(&[head, frame(DATA, 0, 1, 5)], 1), Some(CODEC_ERROR));
+    assert_eq!(goodbye(&[frame(HEADERS, 0, 1, 5), frame(PING, 0, 0, 8)], 1), Some(CODEC_ERROR));
+    assert_eq!(goodbye(&[frame(CONTINUATION, END_HEADERS, 1, 5)], 1), Some(CODEC_ERROR));
+    assert_eq!(goodbye(&[head], 0), None);
 }

@@ -227,7 +227,12 @@ fn options(m: &ArgMatches) -> Result<Options, CliError> {
         disabled_extensions: split(&text(m, "disable-extensions")),
         socket_path: text(m, "socket-path"),
         socket_mode: u32::from_str_radix(&text(m, "socket-mode"), 8).unwrap_or_default(),
-        stats_tags: m.get_many::<String>("stats-tag").into_iter().flatten().map(|t| stats_tag(t)).collect::<Result<_, _>>()?,
+        stats_tags: m
+            .get_many::<String>("stats-tag")
+            .into_iter()
+            .flatten()
+            .map(|t| stats_tag(t))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -251,8 +256,8 @@ fn component_levels(list: &str) -> Result<Vec<(usize, Level)>, CliError> {
                 .split_once(':')
                 .ok_or_else(|| CliError(format!("error: component log level not correctly specified '{item}'")))?;
             let l = level(l)?;
-            let component = log::component(name)
-                .ok_or_else(|| CliError(format!("error: invalid component specified '{name}'")))?;
+            let component =
+                log::component(name).ok_or_else(|| CliError(format!("error: invalid component specified '{name}'")))?;
             Ok((component, l))
         })
         .collect()

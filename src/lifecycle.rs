@@ -4,7 +4,7 @@ mod control;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -144,11 +144,11 @@ fn gradually(passed_ms: u64, time: Duration, random: u64) -> bool {
 
 /// What the process is at, for the admin endpoints.
 #[derive(Debug)]
-pub struct Stage(AtomicU8, AtomicBool);
+pub struct Stage(AtomicU8);
 
 impl Default for Stage {
     fn default() -> Stage {
-        Stage(AtomicU8::new(ServerState::PreInitializing as u8), AtomicBool::new(false))
+        Stage(AtomicU8::new(ServerState::PreInitializing as u8))
     }
 }
 
@@ -169,13 +169,8 @@ impl Stage {
         }
     }
 
-    /// Workers have been started (`listener_manager.workers_started`).
-    pub fn set_workers_started(&self) {
-        self.1.store(true, Relaxed);
-    }
-
-    /// Whether they have.
+    /// Whether the workers serve (`listener_manager.workers_started`).
     pub fn workers_started(&self) -> bool {
-        self.1.load(Relaxed)
+        self.0.load(Relaxed) <= ServerState::Draining as u8
     }
 }

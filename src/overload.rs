@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use waypost_xds::any;
-use waypost_xds::envoy::config::overload::v3 as v3;
+use waypost_xds::envoy::config::overload::v3;
 use waypost_xds::envoy::extensions::resource_monitors::downstream_connections::v3::DownstreamConnectionsConfig;
 use waypost_xds::envoy::extensions::resource_monitors::fixed_heap::v3::FixedHeapConfig;
 
@@ -69,7 +69,11 @@ impl Drop for Place {
 
 impl Overload {
     /// Compiles `overload_manager` and the runtime keys that limit connections.
-    pub fn compile(proto: Option<v3::OverloadManager>, runtime: &[(String, String)], path: &str) -> Result<Overload, ConfigError> {
+    pub fn compile(
+        proto: Option<v3::OverloadManager>,
+        runtime: &[(String, String)],
+        path: &str,
+    ) -> Result<Overload, ConfigError> {
         let mut out = Overload { interval: Duration::from_secs(1), ..Overload::default() };
         for (key, value) in runtime {
             let limit = || {
@@ -79,15 +83,20 @@ impl Overload {
             };
             if key == "overload.global_downstream_max_connections" {
                 out.connections = Some(limit()?);
-            } else if let Some(name) = key
-                .strip_prefix("envoy.resource_limits.listener.")
-                .and_then(|k| k.strip_suffix(".connection_limit"))
+            } else if let Some(name) =
+                key.strip_prefix("envoy.resource_limits.listener.").and_then(|k| k.strip_suffix(".connection_limit"))
             {
                 out.listeners.insert(name.to_owned(), limit()?);
             }
         }
         let Some(proto) = proto else { return Ok(out) };
-        let v3::OverloadManager { refresh_interval, resource_monitors, actions, loadshed_points, buffer_factory_config } = proto;
+        let v3::OverloadManager {
+            refresh_interval,
+            resource_monitors,
+            actions,
+            loadshed_points,
+            buffer_factory_config,
+        } = proto;
         refuse(&loadshed_points, path, "loadshed_points")?;
         refuse(&buffer_factory_config, path, "buffer_factory_config")?;
         if let Some(d) = duration(refresh_interval, &format!("{path}.refresh_interval"))? {
@@ -100,8 +109,10 @@ impl Overload {
             };
             match any::type_name(&config).as_str() {
                 "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig" => {
-                    let DownstreamConnectionsConfig { max_active_downstream_connections } = any::unpack(&config, &path)?;
-                    out.connections = Some(ConnectionLimit::new(u64::try_from(max_active_downstream_connections).unwrap_or(0)));
+                    let DownstreamConnectionsConfig { max_active_downstream_connections } =
+                        any::unpack(&config, &path)?;
+                    out.connections =
+                        Some(ConnectionLimit::new(u64::try_from(max_active_downstream_connections).unwrap_or(0)));
                 }
                 "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig" => {
                     let config: FixedHeapConfig = any::unpack(&config, &path)?;
@@ -125,7 +136,9 @@ impl Overload {
                     return Err(ConfigError::unsupported(format!("{path}.name: {name}")));
                 }
                 match trigger_oneof {
-                    Some(v3::trigger::TriggerOneof::Threshold(v3::ThresholdTrigger { value })) => out.actions.push((action, value)),
+                    Some(v3::trigger::TriggerOneof::Threshold(v3::ThresholdTrigger { value })) => {
+                        out.actions.push((action, value))
+                    }
                     Some(v3::trigger::TriggerOneof::Scaled(_)) => {
                         return Err(ConfigError::unsupported(format!("{path}.scaled")));
                     }

@@ -80,7 +80,9 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     config.set_bootstrap(proto.clone());
     crate::admin::keep_static(&config, &proto);
     let mut settings = bootstrap::settings(proto)?;
-    for (given, field) in [(&options.service_node, &mut settings.node.id), (&options.service_cluster, &mut settings.node.cluster)] {
+    for (given, field) in
+        [(&options.service_node, &mut settings.node.id), (&options.service_cluster, &mut settings.node.cluster)]
+    {
         if !given.is_empty() {
             field.clone_from(given);
         }
@@ -113,7 +115,8 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
         overload: std::mem::take(&mut settings.overload),
     });
     let control = Control::new(shared.clone());
-    let threads = worker::start(&shared, options.concurrency).map_err(|e| StartError::System("cannot start workers", e))?;
+    let threads =
+        worker::start(&shared, options.concurrency).map_err(|e| StartError::System("cannot start workers", e))?;
     if let Some(address) = admin_address {
         crate::admin::launch(address, &options, &settings, &shared, &control, config, log, &logs, &secrets)
             .map_err(|e| StartError::System("admin", e))?;
@@ -142,8 +145,7 @@ fn apply_log_format(log: &LogHandle, settings: &mut Settings) {
     match settings.log.take().and_then(|l| l.log_format).and_then(|LogFormat { log_format }| log_format) {
         Some(log_format::LogFormat::TextFormat(text)) => log.set_format(&text),
         Some(log_format::LogFormat::JsonFormat(fields)) => {
-            let value = crate::config::convert::struct_json(fields);
-            log.set_format(&value.to_string());
+            log.set_format(&log::json_pattern(&crate::config::convert::struct_json(fields)));
         }
         None => {}
     }

@@ -115,6 +115,11 @@ impl ConfigStore {
         self.lock().resources.get(&kind)?.get(name).cloned()
     }
 
+    /// How many resources of a type wait for something.
+    pub fn warming(&self, kind: Kind) -> usize {
+        self.lock().resources.get(&kind).into_iter().flatten().filter(|(_, r)| r.warming).count()
+    }
+
     fn put(&self, kind: Kind, name: &str, resource: Resource) {
         self.lock().resources.entry(kind).or_default().insert(name.to_owned(), resource);
     }

@@ -26,7 +26,9 @@ pub fn pass(state: &AdminState) -> Page {
 
 /// `POST /quitquitquit`.
 pub fn quit(state: &AdminState) -> Page {
-    state.control.quit();
+    // The connection's task runs on until the answer is written; only then is the turn of another task.
+    let control = state.control.clone();
+    tokio::spawn(async move { control.quit() });
     Page::ok()
 }
 

@@ -4,9 +4,7 @@ use http::{Method, StatusCode};
 
 use super::page::{Page, escape};
 use super::query::Query;
-use super::{
-    AdminState, clusters, config_dump, control, listeners, logging, prometheus, server_info, stats,
-};
+use super::{AdminState, clusters, config_dump, control, listeners, logging, prometheus, server_info, stats};
 
 /// An endpoint.
 pub struct Endpoint {
@@ -62,25 +60,46 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "dump current Envoy configs",
         &[
             ("resource", "The resource to dump"),
-            ("mask", "The mask to apply. When both resource and mask are specified, the mask is applied to every element in the desired repeated field so that only a subset of fields are returned. The mask is parsed as a Protobuf::FieldMask"),
-            ("name_regex", "Dump only the currently loaded configurations whose names match the specified regex. Can be used with both resource and mask query parameters."),
-            ("include_eds", "Dump currently loaded configuration including EDS. See the response definition for more information"),
+            (
+                "mask",
+                "The mask to apply. When both resource and mask are specified, the mask is applied to every element in the desired repeated field so that only a subset of fields are returned. The mask is parsed as a Protobuf::FieldMask",
+            ),
+            (
+                "name_regex",
+                "Dump only the currently loaded configurations whose names match the specified regex. Can be used with both resource and mask query parameters.",
+            ),
+            (
+                "include_eds",
+                "Dump currently loaded configuration including EDS. See the response definition for more information",
+            ),
         ],
         |r| config_dump::page(r.state, r.query),
     ),
     get("/contention", "dump current Envoy mutex contention stats (if enabled)", &[], |_| {
         Page::text("Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.")
     }),
-    post("/cpuprofiler", "enable/disable the CPU profiler", &[("enable", "enables the CPU profiler; One of (y, n)")], |r| {
-        profiler(r, StatusCode::INTERNAL_SERVER_ERROR, "failure to start the profiler")
-    }),
+    post(
+        "/cpuprofiler",
+        "enable/disable the CPU profiler",
+        &[("enable", "enables the CPU profiler; One of (y, n)")],
+        |r| profiler(r, StatusCode::INTERNAL_SERVER_ERROR, "failure to start the profiler"),
+    ),
     post(
         "/drain_listeners",
         "drain listeners",
         &[
-            ("graceful", "When draining listeners, enter a graceful drain period prior to closing listeners. This behaviour and duration is configurable via server options or CLI"),
-            ("skip_exit", "When draining listeners, drain the connections but never stop the listeners. The graceful parameter has no effect when this is set, since the drain period only delays stopping the listeners"),
-            ("inboundonly", "Drains all inbound listeners. traffic_direction field in envoy_v3_api_msg_config.listener.v3.Listener is used to determine whether a listener is inbound or outbound."),
+            (
+                "graceful",
+                "When draining listeners, enter a graceful drain period prior to closing listeners. This behaviour and duration is configurable via server options or CLI",
+            ),
+            (
+                "skip_exit",
+                "When draining listeners, drain the connections but never stop the listeners. The graceful parameter has no effect when this is set, since the drain period only delays stopping the listeners",
+            ),
+            (
+                "inboundonly",
+                "Drains all inbound listeners. traffic_direction field in envoy_v3_api_msg_config.listener.v3.Listener is used to determine whether a listener is inbound or outbound.",
+            ),
         ],
         |r| control::drain_listeners(r.state, r.query),
     ),
@@ -99,7 +118,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get(
         "/init_dump",
         "dump current Envoy init manager information (experimental)",
-        &[("mask", "The desired component to dump unready targets. The mask is parsed as a Protobuf::FieldMask. For example, get the unready targets of all listeners with /init_dump?mask=listener`")],
+        &[(
+            "mask",
+            "The desired component to dump unready targets. The mask is parsed as a Protobuf::FieldMask. For example, get the unready targets of all listeners with /init_dump?mask=listener`",
+        )],
         |r| config_dump::init_dump(r.state),
     ),
     get("/listeners", "print listener info", &[("format", "File format to use; One of (text, json)")], |r| {
@@ -109,9 +131,18 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "/logging",
         "query/change logging levels",
         &[
-            ("paths", "Change multiple logging levels by setting to <logger_name1>:<desired_level1>,<logger_name2>:<desired_level2>. If fine grain logging is enabled, use __FILE__ or a glob experision as the logger name. For example, source/common*:warning"),
-            ("group", "Change given logger group to desired level, set to <logger_group_name>:<desired_level>. logger_group_name must be a logger name."),
-            ("level", "desired logging level, this will change all loggers's level; One of (, trace, debug, info, warning, error, critical, off)"),
+            (
+                "paths",
+                "Change multiple logging levels by setting to <logger_name1>:<desired_level1>,<logger_name2>:<desired_level2>. If fine grain logging is enabled, use __FILE__ or a glob experision as the logger name. For example, source/common*:warning",
+            ),
+            (
+                "group",
+                "Change given logger group to desired level, set to <logger_group_name>:<desired_level>. logger_group_name must be a logger name.",
+            ),
+            (
+                "level",
+                "desired logging level, this will change all loggers's level; One of (, trace, debug, info, warning, error, critical, off)",
+            ),
         ],
         |r| logging::page(&r.state.log, r.query),
     ),
@@ -202,7 +233,10 @@ fn home() -> Page {
         } else {
             format!("<a href='{path}'>{path}</a>")
         };
-        rows.push_str(&format!("<tr>\n  <td class='home-data'>{cell}</td>\n  <td class='home-data'>{}</td>\n</tr>\n", escape(e.help)));
+        rows.push_str(&format!(
+            "<tr>\n  <td class='home-data'>{cell}</td>\n  <td class='home-data'>{}</td>\n</tr>\n",
+            escape(e.help)
+        ));
     }
     Page::html(format!(
         "<!DOCTYPE html>\n<html lang='en'>\n<head>\n  <title>Envoy Admin</title>\n</head>\n<body>\n<table class='home-table'>\n<thead>\n<tr>\n  \

@@ -37,6 +37,7 @@ pub fn page(state: &AdminState) -> Page {
         "hot_restart_version": "disabled",
         "command_line_options": command_line(&state.options),
         "node": node,
+        "hot_restart_initializing": false,
     }))
 }
 

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use waypost_xds::envoy::config::core::v3::Node;
 
-use super::{ConfigStore, StatsConfig};
+use super::{ConfigStore, Kind, StatsConfig};
 use crate::cli::Options;
 use crate::lifecycle::{Control, ServerState};
 use crate::observe::access_log::AccessLogFiles;
@@ -69,7 +69,9 @@ pub struct ServerGauges {
     pub days_until_first_cert_expiring: Gauge,
     pub workers_started: Gauge,
     pub total_listeners_active: Gauge,
+    pub total_listeners_warming: Gauge,
     pub active_clusters: Gauge,
+    pub warming_clusters: Gauge,
 }
 
 impl ServerGauges {
@@ -92,7 +94,9 @@ impl ServerGauges {
             days_until_first_cert_expiring: server("days_until_first_cert_expiring"),
             workers_started: store.gauge("listener_manager.workers_started"),
             total_listeners_active: store.gauge("listener_manager.total_listeners_active"),
+            total_listeners_warming: store.gauge("listener_manager.total_listeners_warming"),
             active_clusters: store.gauge("cluster_manager.active_clusters"),
+            warming_clusters: store.gauge("cluster_manager.warming_clusters"),
         }
     }
 }
@@ -148,6 +152,8 @@ impl AdminState {
         g.days_until_first_cert_expiring.set(self.days_until_expiry());
         g.workers_started.set(u64::from(self.control.stage.workers_started()));
         g.total_listeners_active.set(self.shared.listeners.load().all.len() as u64);
+        g.total_listeners_warming.set(self.config.warming(Kind::Listener) as u64);
+        g.warming_clusters.set(self.config.warming(Kind::Cluster) as u64);
         g.active_clusters.set(self.shared.clusters.clusters().len() as u64);
     }
 

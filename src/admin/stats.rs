@@ -72,7 +72,10 @@ pub fn page(state: &AdminState, query: &Query) -> Page {
         "json" => Page::raw_json(json_text(&params.select(state), params.buckets, state)),
         "html" | "active-html" => {
             let body = text(&params.select(state), params.buckets, state);
-            Page::html(format!("<!DOCTYPE html>\n<html lang='en'>\n<body>\n<pre>\n{}</pre>\n</body>\n</html>\n", escape(&body)))
+            Page::html(format!(
+                "<!DOCTYPE html>\n<html lang='en'>\n<body>\n<pre>\n{}</pre>\n</body>\n</html>\n",
+                escape(&body)
+            ))
         }
         "prometheus" => prometheus::page_of(state, &params),
         _ => Page::bad_request("usage: /stats?format=(html|active-html|json|prometheus|text)\n\n"),

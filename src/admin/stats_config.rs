@@ -20,8 +20,25 @@ const CUSTOM_NAMESPACES: [&str; 2] = ["istiocustom", "wasmcustom"];
 
 /// Envoy's buckets unless `histogram_bucket_settings` says otherwise.
 const BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0,
-    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 /// What the bootstrap says about stats, compiled.
@@ -71,8 +88,14 @@ pub fn tagged_name(name: &str, tags: &[(&str, &str)]) -> String {
 impl StatsConfig {
     /// Compiles the message; `cli` are the tags of `--stats-tag`.
     pub fn compile(config: Option<proto::StatsConfig>, cli: &[(String, String)]) -> Result<StatsConfig, ConfigError> {
-        let proto::StatsConfig { stats_tags, use_all_default_tags, stats_matcher, histogram_bucket_settings } =
-            config.unwrap_or_default();
+        let proto::StatsConfig {
+            stats_tags,
+            use_all_default_tags,
+            stats_matcher,
+            histogram_bucket_settings,
+            allow_default_tag_overrides,
+        } = config.unwrap_or_default();
+        let overrides = allow_default_tag_overrides.is_some_and(|b| b.value);
         let defaults = use_all_default_tags.is_none_or(|b| b.value);
         let matcher = match stats_matcher.and_then(|m| m.stats_matcher) {
             None | Some(StatsMatcher::RejectAll(false)) => Matcher::All,
@@ -91,7 +114,7 @@ impl StatsConfig {
             bounds.sort_by(f64::total_cmp);
             buckets.push((compile(matcher, &format!("{path}.match"))?, bounds));
         }
-        let tags = TagProducer::compile(stats_tags, defaults, cli)?;
+        let tags = TagProducer::compile(stats_tags, defaults, overrides, cli)?;
         Ok(StatsConfig { tags, matcher, buckets, known: Mutex::default() })
     }
 
@@ -130,7 +153,8 @@ impl StatsConfig {
         }
         let Extracted { name: base, mut tags } = self.tags.extract(base);
         tags.extend(own);
-        let labels: Vec<String> = tags.iter().map(|(t, v)| format!("{}=\"{}\"", sanitized(t), label_value(v))).collect();
+        let labels: Vec<String> =
+            tags.iter().map(|(t, v)| format!("{}=\"{}\"", sanitized(t), label_value(v))).collect();
         Stat { name: plain(name), metric: metric(&base), labels: labels.join(","), base }
     }
 }

@@ -36,15 +36,24 @@ struct Extractor {
 /// Envoy's default tags: name behind `envoy.`, a text that is needed, and an expression whose first group is taken out and whose last is the value.
 const DEFAULTS: [(&str, &str, &str); 33] = [
     ("response_code", "_rq_", r"_rq(_(\d{3}))$"),
-    ("response_code_class", "_rq_", r"_rq(_(\d))xx$"),
-    ("dynamo_partition_id", ".dynamodb.table.", r"^http\.[^.]+\.dynamodb\.table\.[^.]+\.capacity\.[^.]+(\.__partition_id=(\w{7}))$"),
-    ("dynamo_operation", ".dynamodb.", r"^http\.[^.]+\.dynamodb.(?:operation|table\.[^.]+\.capacity)(\.([^.]+))(?:\.|$)"),
+    ("response_code_class", "_rq_", r"_rq_(\d)xx$"),
+    (
+        "dynamo_partition_id",
+        ".dynamodb.table.",
+        r"^http\.[^.]+\.dynamodb\.table\.[^.]+\.capacity\.[^.]+(\.__partition_id=(\w{7}))$",
+    ),
+    (
+        "dynamo_operation",
+        ".dynamodb.",
+        r"^http\.[^.]+\.dynamodb.(?:operation|table\.[^.]+\.capacity)(\.([^.]+))(?:\.|$)",
+    ),
     ("mongo_callsite", ".callsite.", r"^mongo\.[^.]+\.collection\.[^.]+\.callsite\.(([^.]+)\.)query\."),
     ("dynamo_table", ".dynamodb.", r"^http\.[^.]+\.dynamodb.(?:table|error)\.(([^.]+)\.)"),
     ("mongo_collection", ".collection.", r"^mongo\.[^.]+\.collection\.(([^.]+)\.).*?query\.[^.]+$"),
     ("mongo_cmd", ".cmd.", r"^mongo\.[^.]+\.cmd\.(([^.]+)\.)"),
     ("grpc_bridge_method", ".grpc.", r"^cluster\.[^.]+\.grpc\.[^.]+\.(([^.]+)\.)"),
     ("http_user_agent", ".user_agent.", r"^http\.[^.]+\.user_agent\.(([^.]+)\.)"),
+    ("rbac_http_prefix", ".rbac.", r"^http\.[^.]+\.rbac\.(([^.]+)\.)"),
     ("virtual_cluster", ".vcluster.", r"^vhost\.[^.]+\.vcluster\.(([^.]+)\.)"),
     ("fault_downstream_cluster", ".fault.", r"^http\.[^.]+\.fault\.(([^.]+)\.)"),
     ("ssl_cipher", ".ssl.cipher", r"^listener\..*?\.ssl\.cipher(\.([^.]+))$"),
@@ -57,11 +66,7 @@ const DEFAULTS: [(&str, &str, &str); 33] = [
     ("cluster_name", "cluster.", r"^cluster\.(([^.]+)\.)"),
     ("http_conn_manager_prefix", ".http.", r"^listener\..*?\.http\.(([^.]+)\.)"),
     ("http_conn_manager_prefix", "http.", r"^http\.(([^.]+)\.)"),
-    (
-        "listener_address",
-        "listener.",
-        r"^listener\.(([_.\d]*\d|\[[_aAbBcCdDeEfF\d:]*\]_\d+|envoy_internal_[^.]+)\.)",
-    ),
+    ("listener_address", "listener.", r"^listener\.(([_.\d]*\d|\[[_aAbBcCdDeEfF\d:]*\]_\d+|envoy_internal_[^.]+)\.)"),
     ("virtual_host", "vhost.", r"^vhost\.(([^.]+)\.)"),
     ("mongo_prefix", "mongo.", r"^mongo\.(([^.]+)\.)"),
     ("rds_route_config", ".rds.", r"^http\.[^.]+\.rds\.((.*?)\.)\w+?$"),
@@ -70,20 +75,29 @@ const DEFAULTS: [(&str, &str, &str); 33] = [
     ("thrift_prefix", "thrift.", r"^thrift\.(([^.]+)\.)"),
     ("local_http_ratelimit_prefix", ".http_local_rate_limit.", r"^(([^.]+)\.)http_local_rate_limit\."),
     ("local_network_ratelimit_prefix", "local_rate_limit.", r"^local_rate_limit\.(([^.]+)\.)"),
-    ("rbac_http_prefix", ".rbac.", r"^http\.[^.]+\.rbac\.(([^.]+)\.)"),
-    ("worker_id", "worker_", r"^(?:listener_manager|server|listener\..*?|thread_local_cluster_manager)\.worker(_(\d+))\."),
+    (
+        "worker_id",
+        "worker_",
+        r"^(?:listener_manager|server|listener\..*?|thread_local_cluster_manager)\.worker(_(\d+))\.",
+    ),
 ];
 
 impl TagProducer {
-    /// Compiles `stats_tags`, with the defaults unless `use_all_default_tags` is false, and the tags of `--stats-tag`.
+    /// Compiles `stats_tags`, with the defaults unless `use_all_default_tags` is false, and the tags of `--stats-tag`. With `overrides`
+    /// (`allow_default_tag_overrides`) a custom tag replaces the default of its name, else the default wins.
     pub fn compile(
         specifiers: Vec<proto::TagSpecifier>,
         defaults: bool,
+        overrides: bool,
         cli: &[(String, String)],
     ) -> Result<TagProducer, ConfigError> {
         let mut producer = TagProducer { fixed: cli.to_vec(), extractors: Vec::new() };
         if defaults {
-            for (tag, contains, regex) in DEFAULTS {
+            let custom = |tag: &str| {
+                let own = |s: &&proto::TagSpecifier| s.tag_name.strip_prefix("envoy.") == Some(tag);
+                specifiers.iter().filter(own).any(|s| s.tag_value.is_some())
+            };
+            for (tag, contains, regex) in DEFAULTS.into_iter().filter(|(tag, ..)| !overrides || !custom(tag)) {
                 producer.extractors.push(Extractor::new(&format!("envoy.{tag}"), contains, regex, "stats_config")?);
             }
         }
@@ -155,8 +169,9 @@ impl TagProducer {
 impl Extractor {
     fn new(tag: &str, contains: &'static str, regex: &str, path: &str) -> Result<Extractor, ConfigError> {
         let compile = |r: &str| Regex::new(r).map_err(|e| ConfigError::new(format!("{path}.regex"), e.to_string()));
-        let (plain, ahead) = without_look_ahead(regex)
-            .ok_or_else(|| ConfigError::new(format!("{path}.regex"), "a look-ahead that is not behind a literal start"))?;
+        let (plain, ahead) = without_look_ahead(regex).ok_or_else(|| {
+            ConfigError::new(format!("{path}.regex"), "a look-ahead that is not behind a literal start")
+        })?;
         let ahead = ahead.iter().map(|(r, wanted)| Ok((compile(r)?, *wanted))).collect::<Result<_, ConfigError>>()?;
         Ok(Extractor { tag: tag.to_owned(), first: first_token(regex), contains, regex: compile(&plain)?, ahead })
     }

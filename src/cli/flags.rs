@@ -19,7 +19,8 @@ pub fn command() -> Command {
         .arg(text("mode", "One of 'serve' (default), 'validate' (validate configs and exit) or 'init_only'", "serve"))
         .arg(number("concurrency", "# of worker threads to run; the CPU limit of the cgroup unless it is set"))
         .arg(
-            text("log-level", "Log levels: [trace][debug][info][warning|warn][error][critical][off]", "info").short('l'),
+            text("log-level", "Log levels: [trace][debug][info][warning|warn][error][critical][off]", "info")
+                .short('l'),
         )
         .arg(text(
             "component-log-level",

@@ -152,6 +152,7 @@ pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<C
         keepalive,
         bind,
         limits: limits(circuit_breakers, path)?,
+        shares: transports.any_internal(),
         metadata: Arc::new(metadata(cluster_metadata)),
         ssl: transports.any_tls().then(|| TlsStats::new(cx.stats, &format!("cluster.{observability}."))),
         stats,

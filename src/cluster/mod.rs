@@ -49,6 +49,8 @@ pub struct Cluster {
     pub bind: Option<SocketAddr>,
     /// `circuit_breakers` of the default priority.
     pub limits: Limits,
+    /// Whether its connections share filter state with internal listeners (`internal_upstream`).
+    pub shares: bool,
     /// `metadata`.
     pub metadata: Arc<Metadata>,
     /// Counters.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use waypost_xds::envoy::config::bootstrap::v3 as v3;
+use waypost_xds::envoy::config::bootstrap::v3;
 use waypost_xds::envoy::config::bootstrap::v3::bootstrap as b;
 use waypost_xds::envoy::config::core::v3 as core;
 use waypost_xds::{any, json, yaml};
@@ -41,6 +41,9 @@ pub fn read(path: &str, over: &str, strict: bool) -> Result<v3::Bootstrap, Confi
     Ok(bootstrap)
 }
 
+/// A layer of the runtime: its name, and its keys and values as text.
+pub type Layer = (String, Vec<(String, String)>);
+
 /// What a bootstrap says beside its static resources.
 pub struct Settings {
     /// `node`.
@@ -50,7 +53,7 @@ pub struct Settings {
     /// `stats_config`.
     pub stats_config: Option<waypost_xds::envoy::config::metrics::v3::StatsConfig>,
     /// `layered_runtime`: the static layers, each with its keys and values as text.
-    pub runtime: Vec<(String, Vec<(String, String)>)>,
+    pub runtime: Vec<Layer>,
     /// `application_log_config`.
     pub log: Option<b::ApplicationLogConfig>,
     /// `overload_manager` and connection limits.
@@ -101,7 +104,7 @@ pub fn settings(bootstrap: v3::Bootstrap) -> Result<Settings, ConfigError> {
         grpc_async_client_manager_config: _, // gRPC clients come with discovery
         memory_allocator_manager: _,         // of tcmalloc
         enable_worker_cpu_affinity,
-        stats_flush: _, // of sinks
+        stats_flush: _,    // of sinks
         stats_eviction: _, // a stat costs eight bytes a worker
     } = bootstrap;
     if dynamic_resources.is_some_and(|d| d != b::DynamicResources::default()) {
@@ -147,15 +150,19 @@ pub fn settings(bootstrap: v3::Bootstrap) -> Result<Settings, ConfigError> {
 }
 
 /// The static layers of the runtime. Later layers win, so they are kept in order.
-fn runtime(layered: Option<v3::LayeredRuntime>) -> Result<Vec<(String, Vec<(String, String)>)>, ConfigError> {
+fn runtime(layered: Option<v3::LayeredRuntime>) -> Result<Vec<Layer>, ConfigError> {
     use v3::runtime_layer::LayerSpecifier as L;
     let mut out = Vec::new();
     for (i, v3::RuntimeLayer { name, layer_specifier }) in layered.unwrap_or_default().layers.into_iter().enumerate() {
         let values = match layer_specifier {
             Some(L::StaticLayer(s)) => flatten("", &struct_json(s)),
             Some(L::AdminLayer(_)) => Vec::new(),
-            Some(L::DiskLayer(_)) => return Err(ConfigError::unsupported(format!("layered_runtime.layers[{i}].disk_layer"))),
-            Some(L::RtdsLayer(_)) => return Err(ConfigError::unsupported(format!("layered_runtime.layers[{i}].rtds_layer"))),
+            Some(L::DiskLayer(_)) => {
+                return Err(ConfigError::unsupported(format!("layered_runtime.layers[{i}].disk_layer")));
+            }
+            Some(L::RtdsLayer(_)) => {
+                return Err(ConfigError::unsupported(format!("layered_runtime.layers[{i}].rtds_layer")));
+            }
             None => return Err(ConfigError::new(format!("layered_runtime.layers[{i}]"), "expected a layer")),
         };
         out.push((name, values));
@@ -228,7 +235,10 @@ pub fn compile(
         let path = format!("static_resources.listeners[{i}]");
         let listener: Arc<Listener> = listener::compile::compile(proto, &cx, &path)?;
         if set.all.iter().any(|l| l.name == listener.name) {
-            return Err(ConfigError::new(format!("{path}.name"), format!("there is another listener '{}'", listener.name)));
+            return Err(ConfigError::new(
+                format!("{path}.name"),
+                format!("there is another listener '{}'", listener.name),
+            ));
         }
         check_clusters(&listener, clusters, &path)?;
         if listener.internal {
@@ -255,7 +265,10 @@ fn check_clusters(listener: &Listener, clusters: &ClusterTable, path: &str) -> R
             _ => None,
         };
         if let Some(name) = missing {
-            return Err(ConfigError::new(format!("{path}.filter_chains[{i}]"), format!("route: unknown cluster '{name}'")));
+            return Err(ConfigError::new(
+                format!("{path}.filter_chains[{i}]"),
+                format!("route: unknown cluster '{name}'"),
+            ));
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use waypost_filters::stream::WireBytes;
 
 use super::h1::{self, BodyDecoder, BodyKind, Casing, Connection, Decoded, Eof, Framing, ScanState};
 use super::wire;
-use crate::net::{Io, Tunnel, WriteQueue};
+use crate::net::{Alarm, Io, Tunnel, WriteQueue};
 
 /// What a body is made of.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ pub struct H1Server {
     pub buffer_limit: usize,
     /// Bytes that were ever read.
     pub filled: u64,
+    /// The connection's alarm, lent to one exchange after another: its timers are seldom made anew.
+    pub alarm: Alarm,
     /// What had been read and written when the current request began, its head not counted.
     mark: (u64, u64),
     headers_sent: u64,
@@ -115,6 +117,7 @@ impl H1Server {
             framing: Framing::None,
             buffer_limit,
             filled: read_before,
+            alarm: Alarm::default(),
             mark: (0, 0),
             headers_sent: 0,
         }
@@ -416,6 +419,21 @@ impl Downstream<'_> {
         match self {
             Downstream::H1(c) => c.send_head(head, end, keep),
             Downstream::H2(s) => s.send_head(head, end, keep),
+        }
+    }
+
+    /// The alarm that the last exchange of the connection left behind.
+    pub fn take_alarm(&mut self) -> Alarm {
+        match self {
+            Downstream::H1(c) => std::mem::take(&mut c.alarm),
+            Downstream::H2(_) => Alarm::default(),
+        }
+    }
+
+    /// Leaves an alarm to the next exchange.
+    pub fn leave_alarm(&mut self, alarm: Alarm) {
+        if let Downstream::H1(c) = self {
+            c.alarm = alarm;
         }
     }
 

@@ -21,7 +21,7 @@ use super::tunnel;
 use super::upstream::{Broken, Upstream};
 use super::wire;
 use crate::cluster::connect::{ConnectError, Sharing};
-use crate::cluster::{Cluster, Host, Transport};
+use crate::cluster::{Cluster, Host};
 use crate::route::{ClusterPick, Forward, Route};
 use crate::tcp_proxy::{ActiveRequest, choose_host};
 
@@ -59,7 +59,7 @@ pub async fn forward(
         timers.request_ended();
     }
     let worker = active.connection.worker.clone();
-    let sharing = if matches!(cluster_transport(&cluster), Some(Transport::Internal { .. })) {
+    let sharing = if cluster.shares {
         Sharing::of(&active.http.info.connection, Some(&active.http.info.filter_state))
     } else {
         Sharing::default()
@@ -238,13 +238,6 @@ fn prepare(
     }
 }
 
-fn cluster_transport(cluster: &Cluster) -> Option<Transport> {
-    // A cluster's hosts may have sockets of their own, but what they share is of one kind.
-    let hosts = cluster.hosts.load();
-    let internal = hosts.all.first().is_some_and(|h| matches!(*h.transport, Transport::Internal { .. }));
-    internal.then(|| Transport::Internal { passthrough: Vec::new(), inner: Box::new(Transport::Raw) })
-}
-
 fn note_upstream(active: &mut ActiveStream, up: &Upstream) {
     let upstream = up.info();
     let info = &mut active.http.info;
@@ -356,6 +349,7 @@ async fn respond(
     note_upstream_wire(active, &up);
     match ended {
         Ok(()) => {
+            down.leave_alarm(std::mem::take(&mut timers.alarm));
             // A response that is complete before its request ends the request: dropping the stream says that nobody waits for the rest.
             active.http.info.timing.last_downstream_sent = Some(active.http.info.start.elapsed());
             if active.http.info.details.as_deref() == Some("websocket_handshake_unsuccessful") {

@@ -111,7 +111,9 @@ impl ActiveStream {
             }
         }
         let hcm = &self.connection.hcm;
-        mutate_response(hcm, &mut self.http, SystemTime::now());
+        let now = self.http.info.start_time
+            + self.http.info.timing.first_upstream_received.unwrap_or_else(|| self.http.info.start.elapsed());
+        mutate_response(hcm, &mut self.http, now);
         if self.connection.ends() {
             down.close_after();
             if !down.is_h1() {
@@ -126,7 +128,9 @@ impl ActiveStream {
         let keep = self.keeps_headers();
         let Some(response) = &mut self.http.response else { return };
         self.http.info.response_code = response.status.as_u16();
-        self.http.info.timing.first_downstream_sent = Some(self.http.info.start.elapsed());
+        // The head of an upstream's response goes out as soon as it came: one look at the clock serves both.
+        let timing = &mut self.http.info.timing;
+        timing.first_downstream_sent = timing.first_upstream_received.or_else(|| Some(self.http.info.start.elapsed()));
         self.responded = true;
         down.send_head(response, end, keep);
     }
@@ -421,6 +425,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         active_at: timeouts.stream_idle.map(|_| start),
         request_at: timeouts.request.filter(|_| !down.request_ended()).map(|d| start + d),
         duration_at: timeouts.max_stream_duration.map(|d| start + d),
+        alarm: down.take_alarm(),
         ..Timers::default()
     };
     if down.request_ended() {

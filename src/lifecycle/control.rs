@@ -64,7 +64,9 @@ impl Control {
         if inbound_only && !self.shared.listeners.load().all.iter().any(|l| l.direction == Direction::Inbound) {
             return;
         }
-        if inbound_only && self.shared.listeners.load().all.iter().any(|l| l.direction != Direction::Inbound && !l.internal) {
+        if inbound_only
+            && self.shared.listeners.load().all.iter().any(|l| l.direction != Direction::Inbound && !l.internal)
+        {
             tracing::warn!(target: "admin", "inboundonly: listeners of all directions are drained");
         }
         self.shared.drain.begin();

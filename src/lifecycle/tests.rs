@@ -43,13 +43,17 @@ fn stages_have_envoys_names_and_numbers() {
     ] {
         stage.set(state);
         assert_eq!((stage.state(&drain), state.name(), state as u64), (state, name, number));
+        assert_eq!(stage.workers_started(), number < 2);
     }
     stage.set(ServerState::Live);
     drain.fail_health_checks();
     assert_eq!(stage.state(&drain), ServerState::Draining);
 }
 
-fn control(strategy: DrainStrategy, time: Duration) -> (Arc<Control>, WorkerHandle, tokio::sync::mpsc::UnboundedReceiver<Command>) {
+fn control(
+    strategy: DrainStrategy,
+    time: Duration,
+) -> (Arc<Control>, WorkerHandle, tokio::sync::mpsc::UnboundedReceiver<Command>) {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     let worker = WorkerHandle { sender, load: Arc::default() };
     let shared = Shared {

@@ -16,7 +16,7 @@ use waypost_filters::filter_state::FilterState;
 use waypost_filters::metadata::Metadata;
 
 use super::serve::{choose, refuse, serve};
-use super::{Handover, Listener, Terminal, inspect, internal_connection};
+use super::{Handover, Listener, StreamHandover, Terminal, inspect, internal_connection};
 use crate::cluster::connect::{ConnectError, Guard};
 use crate::net::Io;
 use crate::worker::{Command, LoadGuard, Worker};
@@ -42,7 +42,7 @@ pub async fn accept(
 ) {
     if let Some(to) = less_busy(worker) {
         let (done, ended) = tokio::sync::oneshot::channel();
-        let stream = Handover::Stream { listener, io: Box::new(io), filter_state, metadata, done };
+        let stream = Handover::Stream(Box::new(StreamHandover { listener, io, filter_state, metadata, done }));
         let worker = worker.shared.workers.get().and_then(|w| w.get(to));
         if worker.is_some_and(|w| w.sender.send(Command::Serve(stream)).is_ok()) {
             // It is dropped, not sent, when the stream has ended.

@@ -150,18 +150,21 @@ pub enum Handover {
     /// A TCP connection that an exactly balanced listener accepted.
     Tcp(Arc<Listener>, std::net::TcpStream),
     /// A CONNECT stream for an internal listener.
-    Stream {
-        /// The listener.
-        listener: Arc<Listener>,
-        /// The stream.
-        io: Box<Io>,
-        /// What is shared with it.
-        filter_state: FilterState,
-        /// Metadata passed through.
-        metadata: Metadata,
-        /// Dropped when the stream has ended.
-        done: tokio::sync::oneshot::Sender<()>,
-    },
+    Stream(Box<StreamHandover>),
+}
+
+/// A CONNECT stream on its way to an internal listener on another worker.
+pub struct StreamHandover {
+    /// The listener.
+    pub listener: Arc<Listener>,
+    /// The stream.
+    pub io: Io,
+    /// What is shared with it.
+    pub filter_state: FilterState,
+    /// Metadata passed through.
+    pub metadata: Metadata,
+    /// Dropped when the stream has ended.
+    pub done: tokio::sync::oneshot::Sender<()>,
 }
 
 impl Handover {
@@ -172,10 +175,11 @@ impl Handover {
                 Ok(stream) => accept::accepted(worker, listener, stream),
                 Err(e) => tracing::warn!("a connection could not be taken over: {e}"),
             },
-            Handover::Stream { listener, io, filter_state, metadata, done } => {
+            Handover::Stream(stream) => {
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
-                    internal::run(&worker, listener, *io, filter_state, metadata).await;
+                    let StreamHandover { listener, io, filter_state, metadata, done } = *stream;
+                    internal::run(&worker, listener, io, filter_state, metadata).await;
                     drop(done);
                 });
             }

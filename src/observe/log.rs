@@ -218,8 +218,7 @@ impl Logs {
         let (component, own) = component::of_target(metadata.target());
         let level = Level::of(*metadata.level());
         // What libraries say below `info` may hold header values: tokens and cookies are not ours to log.
-        (own || level >= Level::Info)
-            && self.levels.get(component).is_some_and(|l| level as u8 >= l.load(Relaxed))
+        (own || level >= Level::Info) && self.levels.get(component).is_some_and(|l| level as u8 >= l.load(Relaxed))
     }
 
     fn write(&self, line: &[u8]) {

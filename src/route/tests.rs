@@ -18,9 +18,15 @@ use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
 
 pub(super) fn compile(config: RouteConfiguration) -> Result<Arc<RouteTable>, ConfigError> {
-    let (stats, clusters, logs) = (Store::default(), ClusterTable::default(), AccessLogFiles::default());
+    let (stats, clusters, logs) = (Arc::new(Store::default()), ClusterTable::default(), AccessLogFiles::default());
     let process = Process::default();
-    let cx = Context { stats: &stats, clusters: &clusters, logs: &logs, process: &process };
+    let cx = Context {
+        stats: &stats,
+        clusters: &clusters,
+        logs: &logs,
+        secrets: &crate::tls::SecretStore::new(),
+        process: &process,
+    };
     RouteTable::compile(config, &cx, "rc")
 }
 

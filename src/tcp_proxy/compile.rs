@@ -172,8 +172,13 @@ fn tunneling(config: t::TunnelingConfig, path: &str) -> Result<Tunneling, Config
         return Err(ConfigError::new(format!("{path}.post_path"), "expected use_post with it"));
     }
     let hostname = Format::parse(&hostname).map_err(|e| ConfigError::new(format!("{path}.hostname"), e.to_string()))?;
-    let headers = HeaderOps::compile(headers_to_add, Vec::new(), waypost_filters::format::header_ops::Side::Request, &format!("{path}.headers_to_add"))
-        .map_err(|e| ConfigError::new(e.path, e.reason))?;
+    let headers = HeaderOps::compile(
+        headers_to_add,
+        Vec::new(),
+        waypost_filters::format::header_ops::Side::Request,
+        &format!("{path}.headers_to_add"),
+    )
+    .map_err(|e| ConfigError::new(e.path, e.reason))?;
     let post = use_post.then(|| if post_path.is_empty() { "/".into() } else { post_path.into() });
     Ok(Tunneling { hostname, headers, post })
 }

@@ -186,7 +186,7 @@ pub async fn serve(
     let pumped = pump(&mut io, &mut upstream, early, limits).await;
     session.info.bytes_received = pumped.received;
     session.info.bytes_sent = pumped.sent;
-    if let Some(u) = session.info.upstream.cluster.as_ref().and(session.active.as_ref()) {
+    if let Some(u) = &session.active {
         u.cluster.stats.upstream_cx_tx_bytes_total.add(pumped.received);
         u.cluster.stats.upstream_cx_rx_bytes_total.add(pumped.sent);
     }

@@ -45,6 +45,12 @@ impl Transports {
         Ok(Transports { matches, default: Arc::new(compile(default, cx, &format!("{path}.transport_socket"))?) })
     }
 
+    /// Whether any of them is `internal_upstream`.
+    pub fn any_internal(&self) -> bool {
+        let internal = |t: &Transport| matches!(t, Transport::Internal { .. });
+        internal(&self.default) || self.matches.iter().any(|(_, t)| internal(t))
+    }
+
     /// Whether any of them is TLS.
     pub fn any_tls(&self) -> bool {
         fn is_tls(t: &Transport) -> bool {

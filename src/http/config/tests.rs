@@ -33,9 +33,16 @@ fn least() -> Proto {
 
 /// Compiles the least with a change.
 pub(crate) fn compile(change: impl FnOnce(&mut Proto)) -> Result<Arc<HttpConnectionManager>, ConfigError> {
-    let (stats, clusters, logs) = (Store::default(), ClusterTable::default(), AccessLogFiles::default());
+    let (stats, clusters, logs) =
+        (std::sync::Arc::new(Store::default()), ClusterTable::default(), AccessLogFiles::default());
     let process = Process { node_id: "sn".into(), node_cluster: "sc".into(), ..Process::default() };
-    let cx = Context { stats: &stats, clusters: &clusters, logs: &logs, process: &process };
+    let cx = Context {
+        stats: &stats,
+        clusters: &clusters,
+        logs: &logs,
+        secrets: &crate::tls::SecretStore::new(),
+        process: &process,
+    };
     let mut proto = least();
     change(&mut proto);
     HttpConnectionManager::compile(proto, &cx, "hcm")

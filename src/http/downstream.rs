@@ -539,6 +539,14 @@ impl Downstream<'_> {
         }
     }
 
+    /// How much has come in after the head of an HTTP/1 request for an upgrade.
+    pub fn early(&self) -> u64 {
+        match self {
+            Downstream::H1(c) => c.read.len() as u64,
+            Downstream::H2(_) => 0,
+        }
+    }
+
     /// Says that the HTTP/1 connection ends with this response.
     pub fn close_after(&mut self) {
         if let Downstream::H1(c) = self {

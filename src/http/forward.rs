@@ -333,6 +333,8 @@ async fn respond(
         moved.request_ended = true;
     }
     if requested {
+        // What came for the protocol that is not to be.
+        moved.request += down.early();
         down.close_after();
         moved.request_ended = true;
     }

@@ -20,7 +20,7 @@ use super::exchange::{Stop, Timer, Timers};
 use super::failure;
 use super::filters::Chain;
 use super::forward;
-use super::h1::H1Error;
+use super::h1::{BodyKind, H1Error};
 use super::manager::{HttpConnection, PREMATURE};
 use super::watch::Refused;
 use super::rules::{local_reply, request::mutate_request, response::mutate_response};
@@ -193,6 +193,10 @@ impl ActiveStream {
     pub fn note_request(&mut self, bytes: u64, timers: &Timers) {
         let info = &mut self.http.info;
         info.bytes_received = bytes;
+        if self.http.request.upgrade.is_some() || self.http.request.is_connect() {
+            // It has no end before its connection has.
+            return;
+        }
         info.timing.request_received =
             info.timing.request_received.or(timers.received_at.map(|at| at.saturating_duration_since(info.start)));
     }
@@ -206,6 +210,7 @@ impl ActiveStream {
         route: Option<&HeaderOpsChain>,
     ) {
         let hcm = self.connection.hcm.clone();
+        self.note_wire(down);
         let info = &mut self.http.info;
         match stop {
             Stop::Downstream(Lost::Reset(reason)) => {
@@ -379,7 +384,12 @@ pub async fn refuse(connection: &Rc<HttpConnection>, server: &mut H1Server, erro
     server.body = None;
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
+    server.begin(BodyKind::None);
     let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), !error.before_head);
+    if error == H1Error::HEADERS_TOO_LARGE {
+        // All that came of it was head.
+        active.http.info.downstream_wire.headers_received = server.read.len() as u64;
+    }
     active.reply(&mut Downstream::H1(server), None, bad_request(&error), None).await;
 }
 
@@ -390,6 +400,7 @@ pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Serv
     server.body = None;
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
+    server.begin(BodyKind::None);
     let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), false);
     let reply =
         LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request_header_timeout").body("request header timeout").closing();

@@ -32,6 +32,8 @@ const DISCARD_LIMIT: u64 = 64 * 1024;
 pub enum Lost {
     /// The client reset the stream, or its connection ended.
     Reset(Option<Reason>),
+    /// The client broke the protocol within a stream of HTTP/2, which its codec has reset: a body other than announced.
+    Message,
     /// The client broke the protocol, in the middle of a body.
     Protocol(h1::H1Error),
 }
@@ -276,6 +278,7 @@ impl H2Server {
                 self.wire.received += t.as_ref().map_or(0, wire::trailers);
                 Poll::Ready(Ok(Piece::End(t)))
             }
+            Poll::Ready(Err(e)) if e.is_library() && e.is_reset() => Poll::Ready(Err(Lost::Message)),
             Poll::Ready(Err(e)) => Poll::Ready(Err(Lost::Reset(e.reason()))),
             Poll::Ready(Ok(Piece::Data(data))) => {
                 self.wire.received += wire::data(data.len());
@@ -533,6 +536,14 @@ impl Downstream<'_> {
                 headers_sent: c.headers_sent,
             },
             Downstream::H2(s) => s.wire,
+        }
+    }
+
+    /// How much has come in after the head of an HTTP/1 request for an upgrade.
+    pub fn early(&self) -> u64 {
+        match self {
+            Downstream::H1(c) => c.read.len() as u64,
+            Downstream::H2(_) => 0,
         }
     }
 

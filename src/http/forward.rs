@@ -110,12 +110,12 @@ pub async fn forward(
             Ok(Err(failure)) => failure,
             Ok(Ok(mut up)) => {
                 note_upstream(active, &up);
-                let mut informational = Vec::new();
-                let headed = exchange::head(&mut down, &mut up, &mut moved, &mut timers, |_, r| {
-                    informational.push(r.head.status)
+                let headed = exchange::head(&mut down, &mut up, &mut moved, &mut timers, |down, response| {
+                    if hcm.proxy_100_continue && response.head.status == StatusCode::CONTINUE {
+                        down.send_informational(StatusCode::CONTINUE, response.head.headers);
+                    }
                 })
                 .await;
-                drop(informational);
                 match headed {
                     Ok(response) => {
                         let fail = response.head.status.is_server_error();
@@ -305,7 +305,9 @@ async fn respond(
     }
     let sent_at = active.http.info.timing.first_upstream_sent.unwrap_or_default();
     cluster.stats.upstream_rq_time.record(received.saturating_sub(sent_at).as_millis() as u64);
-    if !chain.router.suppress_envoy_headers {
+    // It counts from the end of the request, which an upgrade does not have.
+    let upgrading = active.http.request.upgrade.is_some() || active.http.request.is_connect();
+    if !chain.router.suppress_envoy_headers && moved.request_ended && !upgrading {
         set_upstream_service_time(&mut head.headers, received.saturating_sub(sent_at));
     }
     let requested = active.http.request.upgrade.is_some() || active.http.request.is_connect();
@@ -331,6 +333,8 @@ async fn respond(
         moved.request_ended = true;
     }
     if requested {
+        // What came for the protocol that is not to be.
+        moved.request += down.early();
         down.close_after();
         moved.request_ended = true;
     }

@@ -10,6 +10,13 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use prost::{Message, Name};
+use waypost::cluster::ClusterTable;
+use waypost::config::{Context, Process};
+use waypost::http::h1;
+use waypost::listener::chain_match::ChainMatch;
+use waypost::observe::access_log::AccessLogFiles;
+use waypost::route::RouteTable;
+use waypost::tls::SecretStore;
 use waypost_filters::access_log::{AccessLog, Sink};
 use waypost_filters::address::Address;
 use waypost_filters::connection::Connection;
@@ -19,8 +26,11 @@ use waypost_filters::head::{Protocol, RequestHead, ResponseHead, Scheme};
 use waypost_filters::stream::{ClusterNames, HostInfo, HttpStream, StreamInfo};
 use waypost_xds::envoy::config::accesslog::v3 as accesslog;
 use waypost_xds::envoy::config::core::v3 as core;
+use waypost_xds::envoy::config::listener::v3::FilterChain;
+use waypost_xds::envoy::config::route::v3::RouteConfiguration;
 use waypost_xds::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat};
 use waypost_xds::google::protobuf::{Any, Struct, Value, value::Kind};
+use waypost_xds::xds::r#type::matcher::v3::Matcher;
 
 /// One operation, ready to run.
 type Case = Box<dyn FnMut()>;
@@ -29,8 +39,15 @@ type Case = Box<dyn FnMut()>;
 type Make = fn() -> Case;
 
 /// All cases: a name, and what makes the closure.
-const CASES: &[(&str, Make)] =
-    &[("access_log_text", access_log_text), ("access_log_json", access_log_json), ("header_ops", header_ops)];
+const CASES: &[(&str, Make)] = &[
+    ("access_log_text", access_log_text),
+    ("access_log_json", access_log_json),
+    ("header_ops", header_ops),
+    ("route_match_first", route_match_first),
+    ("route_match_of_200", route_match_of_200),
+    ("chain_match_tree", chain_match_tree),
+    ("h1_request_head", h1_request_head),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -136,6 +153,85 @@ fn header_ops() -> Case {
     let rules = HeaderOps::compile(add, vec!["x-debug".to_owned()], Side::Request, "").expect("rules that compile");
     let mut stream = stream();
     Box::new(move || rules.apply_request(black_box(&mut stream)))
+}
+
+/// Compiles a message that is written as YAML.
+fn from_yaml<M: Message + Name + Default>(text: &str) -> M {
+    let value = waypost_xds::yaml::parse(text).expect("YAML");
+    waypost_xds::json::from_value(&value, &waypost_xds::json::Options::reject_unknown()).expect("a message")
+}
+
+fn routes(yaml: &str) -> Arc<RouteTable> {
+    let (stats, clusters, logs) = (Arc::default(), ClusterTable::default(), AccessLogFiles::default());
+    let (secrets, process) = (SecretStore::new(), Process::default());
+    let cx = Context { stats: &stats, clusters: &clusters, logs: &logs, secrets: &secrets, process: &process };
+    RouteTable::compile(from_yaml::<RouteConfiguration>(yaml), &cx, "").expect("routes that compile")
+}
+
+fn find(table: Arc<RouteTable>, path: &'static str) -> Case {
+    let mut stream = stream();
+    stream.request.path = Some(HeaderValue::from_static(path));
+    assert!(table.find(&stream, 0).is_some());
+    Box::new(move || {
+        black_box(table.find(black_box(&stream), 0));
+    })
+}
+
+/// What istiod sends for a service without routes of its own: one host, one route.
+fn route_match_first() -> Case {
+    let table = routes(
+        "{name: r, virtual_hosts: [{name: v, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: c}}]}]}",
+    );
+    find(table, "/api/v1/reviews/0?page=1")
+}
+
+/// The last of 200 routes of one host among fifty.
+fn route_match_of_200() -> Case {
+    let mut yaml = String::from("name: r\nvirtual_hosts:\n");
+    for host in 0..50 {
+        yaml.push_str(&format!("- name: v{host}\n  domains: ['svc{host}.default.svc.cluster.local', 'svc{host}']\n  routes: [{{match: {{prefix: /}}, route: {{cluster: c}}}}]\n"));
+    }
+    yaml.push_str("- name: big\n  domains: ['*.default.svc.cluster.local:8080']\n  routes:\n");
+    for route in 0..200 {
+        yaml.push_str(&format!("  - {{match: {{path_separated_prefix: /api/v{route}}}, route: {{cluster: c}}}}\n"));
+    }
+    find(routes(&yaml), "/api/v199/reviews/0?page=1")
+}
+
+/// A waypoint's tree: fifty services by address, then the port.
+fn chain_match_tree() -> Case {
+    let input = |name: &str| {
+        format!(
+            "{{name: i, typed_config: {{'@type': type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.{name}}}}}"
+        )
+    };
+    let mut yaml = format!(
+        "matcher_tree:\n  input: {}\n  custom_match:\n    name: ip\n    typed_config:\n      '@type': type.googleapis.com/xds.type.matcher.v3.IPMatcher\n      range_matchers:\n",
+        input("DestinationIPInput")
+    );
+    for service in 0..50 {
+        yaml.push_str(&format!("      - ranges: [{{address_prefix: 10.96.0.{service}, prefix_len: 32}}]\n        on_match: {{matcher: {{matcher_tree: {{input: {}, exact_match_map: {{map: {{'8080': {{action: {{name: c, typed_config: {{'@type': type.googleapis.com/google.protobuf.StringValue, value: c{service}}}}}}}}}}}}}}}}}\n", input("DestinationPortInput")));
+    }
+    let chains: Vec<FilterChain> =
+        (0..50).map(|n| FilterChain { name: format!("c{n}"), ..FilterChain::default() }).collect();
+    let matcher: Matcher = from_yaml(&yaml);
+    let found = ChainMatch::compile(&chains, false, Some(&matcher), "").expect("a matcher that compiles");
+    let connection = stream().info.connection;
+    assert_eq!(found.find(&connection), Some(17));
+    Box::new(move || {
+        black_box(found.find(black_box(&connection)));
+    })
+}
+
+/// The head of a browser's request, from bytes.
+fn h1_request_head() -> Case {
+    let head = b"GET /api/v1/reviews/0?page=1 HTTP/1.1\r\nHost: reviews:8080\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\nAccept-Encoding: gzip, br\r\nCookie: session=0123456789abcdef\r\nX-Request-Id: 8de32d11-cf67-4914-9554-2f59f7e317d1\r\nX-Forwarded-Proto: http\r\n\r\n";
+    let limits = h1::RequestLimits::default();
+    Box::new(move || {
+        let mut buffer = bytes::BytesMut::from(&head[..]);
+        let parsed = h1::parse_request(&mut buffer, &mut h1::ScanState::default(), &limits, Scheme::Http);
+        black_box(parsed.expect("a head").expect("all of it"));
+    })
 }
 
 /// A plain request through a waypoint.

@@ -260,14 +260,21 @@ impl Pool {
             closed: Cell::new(false),
             last_used: Cell::new(Instant::now()),
         });
-        self.multiplexed.borrow_mut().push(conn.clone());
-        let pool = self.clone();
+        // The driver must not hold the sender: a connection whose last handle is dropped ends, and so does the driver.
+        let (driven, pool) = (Rc::downgrade(&conn), Rc::downgrade(self));
+        let upstream = conn.upstream.clone();
+        self.multiplexed.borrow_mut().push(conn);
         let keepalive = http.h2.keepalive;
         tokio::task::spawn_local(async move {
             drive(connection, keepalive).await;
-            conn.retire();
-            pool.multiplexed.borrow_mut().retain(|c| !Rc::ptr_eq(c, &conn));
-            pool.changed.notify_waiters();
+            if let Some(conn) = driven.upgrade() {
+                conn.retire();
+            }
+            if let Some(pool) = pool.upgrade() {
+                pool.multiplexed.borrow_mut().retain(|c| !c.closed.get());
+                pool.changed.notify_waiters();
+            }
+            drop(upstream);
         });
         Ok(())
     }

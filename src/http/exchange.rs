@@ -50,6 +50,8 @@ pub struct Timers {
     pub idle: Option<Duration>,
     /// When something last moved.
     pub active_at: Option<Instant>,
+    /// When the request had been received in full.
+    pub received_at: Option<Instant>,
     /// When the request has to be complete.
     pub request_at: Option<Instant>,
     /// When the stream has to be over.
@@ -93,8 +95,9 @@ impl Timers {
     /// The request has been received in full.
     pub fn request_ended(&mut self) {
         self.request_at = None;
+        let now = *self.received_at.get_or_insert_with(Instant::now);
         if let (Some(d), None) = (self.route, self.route_at) {
-            self.route_at = Some(Instant::now() + d);
+            self.route_at = Some(now + d);
         }
     }
 }

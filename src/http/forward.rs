@@ -1,95 +1,29 @@
 //! The router: a request goes to a host of its route's cluster, and the response comes back.
 
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, StatusCode};
 use waypost_filters::filter::LocalReply;
 use waypost_filters::flags::Flag;
-use waypost_filters::head::{Protocol, RequestHead, ResponseHead};
+use waypost_filters::head::{Protocol, ResponseHead};
 
 use super::downstream::Downstream;
 use super::exchange::{self, Moved, Stop, Timers};
+use super::failure::{Failure, allows, connect_reply, describe, reset_reply};
 use super::filters::Chain;
+use super::open::open;
 use super::rules::response::set_upstream_service_time;
 use super::rules::timeouts::{Circumstances, RouteTimeouts, request_timeouts};
-use super::stream::ActiveStream;
+use super::stream::{ActiveStream, X_ENVOY_ATTEMPT_COUNT};
 use super::tunnel;
-use super::upstream::{Broken, H1Client, H2Client, Upstream};
-use crate::cluster::connect::{AutoSni, ConnectError, Sharing};
-use crate::cluster::{Cluster, Host, UpstreamProtocol};
-use crate::route::{ClusterPick, Forward, RetryOn, Route};
+use super::upstream::{Broken, Upstream};
+use super::wire;
+use crate::cluster::connect::{ConnectError, Sharing};
+use crate::cluster::{Cluster, Host};
+use crate::route::{ClusterPick, Forward, Route};
 use crate::tcp_proxy::{ActiveRequest, choose_host};
-use crate::worker::Worker;
-
-/// Envoy's words for how an upstream failed: status, flag, reason.
-pub fn describe(broken: Broken) -> (StatusCode, Flag, &'static str) {
-    match broken {
-        Broken::Terminated => {
-            (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamConnectionTermination, "connection termination")
-        }
-        Broken::Reset => (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamRemoteReset, "remote reset"),
-        Broken::Refused => (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamRemoteReset, "remote refused stream reset"),
-        Broken::Protocol => (StatusCode::BAD_GATEWAY, Flag::UpstreamProtocolError, "protocol error"),
-    }
-}
-
-/// The local reply to a reset before the response's head.
-pub fn reset_reply(status: StatusCode, flag: Flag, reason: &str, transport: Option<&str>, retried: bool) -> LocalReply {
-    let body = if retried {
-        format!(
-            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: {reason}"
-        )
-    } else {
-        format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
-    };
-    let reason = reason.replace(' ', "_");
-    let details = match transport {
-        Some(t) if !t.is_empty() => {
-            format!("upstream_reset_before_response_started{{{reason}|{}}}", t.replace(' ', "_"))
-        }
-        _ => format!("upstream_reset_before_response_started{{{reason}}}"),
-    };
-    LocalReply::new(status, details).body(body).flag(flag)
-}
-
-/// The local reply to a connection that could not be made.
-fn connect_reply(error: &ConnectError, retried: bool) -> LocalReply {
-    match error {
-        ConnectError::Failed(reason) => reset_reply(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionFailure,
-            "remote connection failure",
-            Some(reason),
-            retried,
-        ),
-        ConnectError::Timeout => reset_reply(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionFailure,
-            "connection timeout",
-            None,
-            retried,
-        ),
-        ConnectError::Terminated => {
-            let (status, flag, reason) = describe(Broken::Terminated);
-            reset_reply(status, flag, reason, None, retried)
-        }
-        ConnectError::Overflow => {
-            let mut reply =
-                reset_reply(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "overflow", None, retried);
-            reply.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-            reply
-        }
-    }
-}
-
-/// An attempt's way of failing that may be worth another.
-enum Failure {
-    Connect(ConnectError),
-    Broken(Broken),
-}
 
 /// Sends a request on.
 pub async fn forward(
@@ -110,6 +44,7 @@ pub async fn forward(
     };
     active.http.info.upstream.cluster = Some(cluster.names.clone());
     active.http.info.upstream.cluster_metadata = (!cluster.metadata.is_empty()).then(|| cluster.metadata.clone());
+    active.attempt_in_response = route.virtual_host.include_attempt_count_in_response;
     prepare(active, &mut timers, chain, route, to, &pick, &cluster);
     if (active.http.request.is_connect())
         && let Some(upgrade) = to.upgrades.get(b"CONNECT")
@@ -117,18 +52,11 @@ pub async fn forward(
     {
         return tunnel::terminate(active, down, timers, chain, &pick, &cluster).await;
     }
-    let Some(_permit) = cluster.limits.requests.take() else {
-        cluster.stats.upstream_rq_pending_overflow.inc();
-        cluster.stats.upstream_rq_active_overflow.inc();
-        let reply = connect_reply(&ConnectError::Overflow, false);
-        return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
-    };
     let upgrading = active.http.request.upgrade.is_some() || active.http.request.is_connect();
     let ended = down.request_ended() && !upgrading;
     let mut moved = Moved { request_ended: down.request_ended(), ..Moved::default() };
     if moved.request_ended {
         timers.request_ended();
-        active.http.info.timing.request_received = Some(active.http.info.start.elapsed());
     }
     let worker = active.connection.worker.clone();
     let sharing = if cluster.shares {
@@ -138,11 +66,12 @@ pub async fn forward(
     };
     let attempts_max = 1 + to.retry.as_ref().map_or(0, |r| r.num_retries);
     let mut tried: Vec<u64> = Vec::new();
+    let mut permit = None;
     let attempt_header = route.virtual_host.include_request_attempt_count;
     loop {
         let avoid: &[u64] = if to.retry.as_ref().is_some_and(|r| r.previous_hosts) { &tried } else { &[] };
         let headers = Some(&active.http.request.headers);
-        let Some(host) = choose_host(&worker, &cluster, &active.http.info.connection, headers, avoid) else {
+        let Some(host) = choose_host(&worker, &cluster, &active.http.info, headers, avoid) else {
             cluster.stats.upstream_cx_none_healthy.inc();
             active.http.info.upstream.attempts = active.http.info.upstream.attempts.max(1);
             let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
@@ -154,7 +83,17 @@ pub async fn forward(
         active.http.info.upstream.host = Some(host.info.clone());
         if attempt_header {
             let count = HeaderValue::from(active.http.info.upstream.attempts);
-            active.http.request.headers.insert("x-envoy-attempt-count", count);
+            active.http.request.headers.insert(X_ENVOY_ATTEMPT_COUNT, count);
+        }
+        // Its place is kept over all attempts.
+        if permit.is_none() {
+            permit = cluster.limits.requests.take();
+        }
+        if permit.is_none() {
+            cluster.stats.upstream_rq_pending_overflow.inc();
+            cluster.stats.upstream_rq_active_overflow.inc();
+            let reply = connect_reply(&ConnectError::Overflow, false);
+            return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
         }
         let counted = ActiveRequest::new(&cluster, &host);
         let opened = {
@@ -171,12 +110,12 @@ pub async fn forward(
             Ok(Err(failure)) => failure,
             Ok(Ok(mut up)) => {
                 note_upstream(active, &up);
-                let mut informational = Vec::new();
-                let headed = exchange::head(&mut down, &mut up, &mut moved, &mut timers, |_, r| {
-                    informational.push(r.head.status)
+                let headed = exchange::head(&mut down, &mut up, &mut moved, &mut timers, |down, response| {
+                    if hcm.proxy_100_continue && response.head.status == StatusCode::CONTINUE {
+                        down.send_informational(StatusCode::CONTINUE, response.head.headers);
+                    }
                 })
                 .await;
-                drop(informational);
                 match headed {
                     Ok(response) => {
                         let fail = response.head.status.is_server_error();
@@ -199,7 +138,7 @@ pub async fn forward(
                         note_stop(&cluster, &stop);
                         note_upstream_wire(active, &up);
                         up.cancel();
-                        active.http.info.bytes_received = moved.request;
+                        active.note_request(moved.request, &timers);
                         drop(counted);
                         return active.stopped(&mut down, Some(chain), stop, Some(pick.response_headers)).await;
                     }
@@ -209,7 +148,9 @@ pub async fn forward(
         host.counts.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         drop(counted);
         tried.push(host.id);
-        if let Failure::Connect(ConnectError::Failed(reason)) = &failure {
+        if let Failure::Connect(ConnectError::Failed(reason)) = &failure
+            && !reason.is_empty()
+        {
             active.http.info.upstream.transport_failure = Some(reason.clone());
         }
         let retriable = to.retry.as_ref().is_some_and(|r| allows(r.on, &failure)) && moved.request == 0;
@@ -223,7 +164,15 @@ pub async fn forward(
             active.http.info.flags.set(Flag::UpstreamRetryLimitExceeded);
         }
         cluster.stats.response(503);
-        active.http.info.bytes_received = moved.request;
+        if !moved.request_ended {
+            // Envoy reads on while it connects: a request that has come in by now is complete.
+            let (bytes, ended) = std::future::poll_fn(|cx| std::task::Poll::Ready(down.discard(cx))).await;
+            moved.request += bytes;
+            if ended {
+                timers.request_ended();
+            }
+        }
+        active.note_request(moved.request, &timers);
         match failure {
             Failure::Connect(error) => {
                 let reply = connect_reply(&error, retried);
@@ -303,9 +252,15 @@ fn note_upstream(active: &mut ActiveStream, up: &Upstream) {
 }
 
 fn note_upstream_wire(active: &mut ActiveStream, up: &Upstream) {
-    if let Some(wire) = up.wire() {
-        active.http.info.upstream_wire = wire;
+    let mut counted = up.wire();
+    if matches!(up, Upstream::H2(_)) && active.keeps_headers() {
+        let coding = if up.info().requests.get() > 1 { wire::Coding::Again } else { wire::Coding::First };
+        counted.headers_sent = wire::request_head(&active.http.request, coding);
+        counted.sent += counted.headers_sent;
+        counted.headers_received = active.http.info.upstream_wire.headers_received;
+        counted.received += counted.headers_received;
     }
+    active.http.info.upstream_wire = counted;
 }
 
 fn note_stop(cluster: &Cluster, stop: &Stop) {
@@ -329,77 +284,6 @@ fn count_response(cluster: &Cluster, host: &Host, status: StatusCode, fail: bool
     };
 }
 
-/// Whether a policy lets such a failure be tried again.
-fn allows(on: RetryOn, failure: &Failure) -> bool {
-    match failure {
-        Failure::Connect(ConnectError::Failed(_) | ConnectError::Timeout) => {
-            on.any(RetryOn::CONNECT_FAILURE)
-                || on.any(RetryOn::FIVE_XX)
-                || on.any(RetryOn::GATEWAY_ERROR)
-                || on.any(RetryOn::RESET)
-                || on.any(RetryOn::RESET_BEFORE_REQUEST)
-        }
-        Failure::Connect(ConnectError::Terminated) => {
-            on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET)
-        }
-        Failure::Connect(ConnectError::Overflow) => false,
-        Failure::Broken(Broken::Refused) => {
-            on.any(RetryOn::REFUSED_STREAM)
-                || on.any(RetryOn::FIVE_XX)
-                || on.any(RetryOn::GATEWAY_ERROR)
-                || on.any(RetryOn::RESET)
-        }
-        Failure::Broken(_) => on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET),
-    }
-}
-
-/// Gets a connection and begins the exchange.
-async fn open(
-    worker: &Rc<Worker>,
-    cluster: &Arc<Cluster>,
-    host: &Arc<Host>,
-    sharing: &Sharing,
-    head: &RequestHead,
-    downstream: Option<Protocol>,
-    end: bool,
-) -> Result<Upstream, Failure> {
-    let sni: AutoSni = cluster
-        .http
-        .auto_sni
-        .then(|| std::str::from_utf8(head.authority_bytes()).ok())
-        .flatten()
-        .map(|authority| host_of(authority).into());
-    let h2 = match cluster.http.protocol {
-        UpstreamProtocol::Http1 => false,
-        UpstreamProtocol::Http2 => true,
-        UpstreamProtocol::Downstream => downstream == Some(Protocol::Http2),
-        // Both are offered; the pool of HTTP/2 falls back when the host chooses HTTP/1.
-        UpstreamProtocol::Alpn => true,
-    };
-    let pool = worker.pool(cluster, host, sharing, h2);
-    if h2 {
-        let lease = pool.h2(worker, sni).await.map_err(Failure::Connect)?;
-        let client = H2Client::begin(lease, head, end).await.map_err(Failure::Broken)?;
-        return Ok(Upstream::H2(Box::new(client)));
-    }
-    let conn = match pool.take_idle() {
-        Some(conn) => conn,
-        // Boxed: making a connection takes far more state than using one.
-        None => Box::pin(pool.h1(worker, sni)).await.map_err(Failure::Connect)?,
-    };
-    Ok(Upstream::H1(Box::new(H1Client::begin(conn, pool, head, end))))
-}
-
-/// An authority without its port.
-fn host_of(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => {
-            host.trim_start_matches('[').trim_end_matches(']')
-        }
-        _ => authority,
-    }
-}
-
 #[allow(clippy::too_many_arguments, reason = "all that there is of an exchange, handed on once")]
 async fn respond(
     active: &mut ActiveStream,
@@ -416,18 +300,25 @@ async fn respond(
     let received = active.http.info.start.elapsed();
     active.http.info.timing.first_upstream_received = Some(received);
     let super::upstream::Response { mut head, end, upgrade, .. } = response;
+    if active.keeps_headers() {
+        active.http.info.upstream_wire.headers_received = wire::response_head(head.status, &head.headers);
+    }
     let sent_at = active.http.info.timing.first_upstream_sent.unwrap_or_default();
     cluster.stats.upstream_rq_time.record(received.saturating_sub(sent_at).as_millis() as u64);
-    if !chain.router.suppress_envoy_headers {
+    // It counts from the end of the request, which an upgrade does not have.
+    let upgrading = active.http.request.upgrade.is_some() || active.http.request.is_connect();
+    if !chain.router.suppress_envoy_headers && moved.request_ended && !upgrading {
         set_upstream_service_time(&mut head.headers, received.saturating_sub(sent_at));
     }
     let requested = active.http.request.upgrade.is_some() || active.http.request.is_connect();
     let upgraded = requested && (upgrade || (matches!(up, Upstream::H2(_)) && head.status.is_success()));
     if upgraded {
+        note_upstream_wire(active, &up);
         return tunnel::upgraded(active, down, timers, chain, pick, head, up, counted).await;
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked for it.
+        note_upstream_wire(active, &up);
         up.cancel();
         return active
             .stopped(&mut down, Some(chain), Stop::Upstream(Broken::Protocol), Some(pick.response_headers))
@@ -442,6 +333,8 @@ async fn respond(
         moved.request_ended = true;
     }
     if requested {
+        // What came for the protocol that is not to be.
+        moved.request += down.early();
         down.close_after();
         moved.request_ended = true;
     }
@@ -450,7 +343,7 @@ async fn respond(
     pick.response_headers.apply_response(&mut active.http);
     active.send_head(&mut down, Some(chain), end);
     let ended = exchange::body(&mut down, &mut up, &mut moved, &mut timers, end).await;
-    active.http.info.bytes_received = moved.request;
+    active.note_request(moved.request, &timers);
     active.http.info.bytes_sent = moved.response;
     active.http.response_trailers = moved.trailers.take();
     active.http.info.timing.last_upstream_received = Some(active.http.info.start.elapsed());
@@ -458,10 +351,9 @@ async fn respond(
     note_upstream_wire(active, &up);
     match ended {
         Ok(()) => {
-            // A response that is complete before its request ends the request: nobody waits for the rest of it.
-            if !moved.request_ended {
-                down.refuse_rest();
-            }
+            down.leave_alarm(std::mem::take(&mut timers.alarm));
+            // A response that is complete before its request ends the request: dropping the stream says that nobody waits for the rest.
+            active.http.info.timing.last_downstream_sent = Some(active.http.info.start.elapsed());
             if active.http.info.details.as_deref() == Some("websocket_handshake_unsuccessful") {
                 up.cancel();
             } else {

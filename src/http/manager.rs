@@ -1,6 +1,6 @@
 //! A connection under the HTTP connection manager: which codec it speaks, and its streams one after another or side by side.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,16 +11,21 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use waypost_filters::connection::Connection;
 use waypost_filters::head::{Protocol, RequestHead, Scheme};
+use waypost_filters::stream::WireBytes;
 
 use super::config::{Codec, HeaderCasing, HttpConnectionManager, Underscores};
 use super::downstream::{Downstream, H1Server, H2Server};
 use super::h1::{self, H1Error, ParsedRequest, RequestLimits};
+use super::h2_request::{self, Refusal};
 use super::stream::{self, Received};
+use super::watch::{Refused, Watch, Watched};
+use super::wire;
+use crate::listener::serve::Served;
 use crate::net::{Alarm, Io};
 use crate::worker::Worker;
 
-/// The first bytes of an HTTP/2 connection (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What tells an HTTP/2 connection from HTTP/1: as much of its preface (RFC 9113, 3.4) as Envoy looks at.
+const PREFACE: &[u8] = b"PRI * HTTP/2";
 
 /// Envoy's `overload.premature_reset_total_stream_count`: from half of so many streams that were reset before they were answered, a
 /// connection is taken for an attack (CVE-2023-44487).
@@ -46,9 +51,13 @@ pub struct HttpConnection {
     last_active: Cell<Instant>,
     closed_streams: Cell<u32>,
     premature_resets: Cell<u32>,
+    /// Bytes of HTTP/2 streams that have ended, received and sent, where there is a log to show them.
+    bytes: Cell<(u64, u64)>,
     /// Rung when the HTTP/2 loop has to look at `closing` and the reset counts.
     changed: tokio::sync::Notify,
     h2: Cell<bool>,
+    /// What its frames have shown, if it is HTTP/2.
+    watch: OnceCell<Rc<Watch>>,
 }
 
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
@@ -73,9 +82,16 @@ impl HttpConnection {
             last_active: Cell::new(now),
             closed_streams: Cell::new(0),
             premature_resets: Cell::new(0),
+            bytes: Cell::new((0, 0)),
             changed: tokio::sync::Notify::new(),
             h2: Cell::new(false),
+            watch: OnceCell::new(),
         }
+    }
+
+    /// Why the codec gave the connection up, if it did.
+    pub fn codec_error(&self) -> Option<&'static str> {
+        self.watch.get().and_then(|w| w.error()).filter(|details| !details.is_empty())
     }
 
     /// A number for a new stream.
@@ -97,7 +113,10 @@ impl HttpConnection {
     pub fn ends(&self) -> bool {
         let shared = &self.worker.shared;
         if !self.closing.get() {
-            if shared.drain.closes(self.worker.random()) {
+            if self.max_age_at().is_some_and(|at| Instant::now() >= at) {
+                self.hcm.stats.downstream_cx_max_duration_reached.inc();
+                self.closing.set(true);
+            } else if shared.drain.closes(self.worker.random()) {
                 self.hcm.stats.downstream_cx_drain_close.inc();
                 self.closing.set(true);
             } else if shared.overload.disables_keepalive() {
@@ -115,6 +134,12 @@ impl HttpConnection {
 
     fn max_age_at(&self) -> Option<Instant> {
         self.hcm.timeouts.max_connection_duration.map(|d| self.start + d)
+    }
+
+    /// Adds up the bytes of HTTP/2 streams.
+    pub fn count_bytes(&self, wire: WireBytes) {
+        let (received, sent) = self.bytes.get();
+        self.bytes.set((received + wire.received, sent + wire.sent));
     }
 
     /// Notes how a stream ended: too many that the client resets unanswered end the connection.
@@ -156,7 +181,7 @@ pub async fn serve(
     mut io: Io,
     mut read: BytesMut,
     info: Arc<Connection>,
-) {
+) -> Served {
     let connection = HttpConnection::new(worker, hcm, info);
     let h2 = match hcm.codec {
         Codec::Http1 => Some(false),
@@ -168,14 +193,22 @@ pub async fn serve(
         },
     };
     match h2 {
+        // The codec would write before it has read; Envoy's does not.
+        Some(true) if hcm.codec != Codec::Auto && sniff(&connection, &mut io, &mut read).await != Some(true) => {
+            hcm.stats.downstream_cx_protocol_error.inc();
+            Served::default()
+        }
         Some(true) => {
             connection.h2.set(true);
             hcm.stats.downstream_cx_http2_total.inc();
             hcm.stats.downstream_cx_http2_active.inc();
-            serve_h2(Rc::new(connection), io.with_prefix(read.freeze())).await;
+            let connection = Rc::new(connection);
+            serve_h2(connection.clone(), io.with_prefix(read.freeze())).await;
+            let (received, sent) = connection.bytes.get();
+            Served { protocol: Some(Protocol::Http2), received, sent }
         }
         Some(false) => serve_h1(&Rc::new(connection), io, read).await,
-        None => {}
+        None => Served::default(),
     }
 }
 
@@ -233,10 +266,12 @@ enum Next {
     Request(Box<ParsedRequest>),
     Bad(H1Error),
     HeaderTimeout,
+    /// The client went away in the middle of a head.
+    Cut,
     Over,
 }
 
-async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) {
+async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) -> Served {
     let hcm = &connection.hcm;
     let limits = request_limits(hcm);
     let scheme = if connection.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
@@ -263,6 +298,10 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) {
                 stream::refuse(connection, &mut server, error).await;
             }
             Next::HeaderTimeout => stream::header_timeout(connection, &mut server).await,
+            Next::Cut => {
+                stream::cut_short(connection);
+                break;
+            }
             Next::Over => {}
         }
         connection.active.set(0);
@@ -272,6 +311,8 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) {
             break;
         }
     }
+    let protocol = (connection.requests.get() > 0).then_some(Protocol::Http11);
+    Served { protocol, received: server.filled, sent: server.out.total() }
 }
 
 /// Waits for the head of the next request.
@@ -302,6 +343,7 @@ async fn next_request(
             }
             match server.io.poll_fill(cx, &mut server.read) {
                 Poll::Ready(Ok(n)) if n > 0 => server.filled += n as u64,
+                Poll::Ready(_) if !server.read.is_empty() => return Poll::Ready(Next::Cut),
                 Poll::Ready(_) => return Poll::Ready(Next::Over),
                 Poll::Pending => break,
             }
@@ -329,9 +371,6 @@ async fn next_request(
 async fn request_h1(connection: &Rc<HttpConnection>, server: &mut H1Server, parsed: ParsedRequest) {
     let ParsedRequest { mut head, protocol, body, keep_alive, expect_continue, header_bytes, .. } = parsed;
     let hcm = &connection.hcm;
-    if connection.max_age_at().is_some_and(|at| Instant::now() >= at) && !connection.closing.replace(true) {
-        hcm.stats.downstream_cx_max_duration_reached.inc();
-    }
     server.begin(body);
     server.protocol = protocol;
     server.method = head.method.clone();
@@ -393,14 +432,14 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
         // Streams that end in error here are cheap: what a peer provokes is counted as premature resets instead.
         .max_local_error_reset_streams(None)
         // Streams that a client resets before they were accepted; the counting of premature resets comes later and sees fewer.
-        .max_pending_accept_reset_streams((PREMATURE_RESET_STREAMS / 2) as usize)
-        .max_frame_size(64 * 1024);
+        .max_pending_accept_reset_streams((PREMATURE_RESET_STREAMS / 2) as usize);
     if options.allow_connect {
         builder.enable_connect_protocol();
     }
+    let watch = connection.watch.get_or_init(|| Watch::new(options)).clone();
     let handshake = crate::net::alarm::timeout_at(
         hcm.timeouts.connection_idle.map(|d| connection.start + d),
-        builder.handshake::<Io, Bytes>(io),
+        builder.handshake::<Watched, Bytes>(Watched::new(io, watch.clone())),
     );
     let mut h2 = match handshake.await {
         Some(Ok(h2)) => h2,
@@ -437,22 +476,37 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
         };
         tokio::select! {
             biased;
-            accepted = h2.accept() => match accepted {
-                Some(Ok((request, respond))) => {
+            accepted = std::future::poll_fn(|cx| {
+                let mut accepted = h2.poll_accept(cx);
+                while accepted.is_pending() && watch.settle() {
+                    accepted = h2.poll_accept(cx);
+                }
+                if accepted.is_pending() && watch.has_refused() { Poll::Ready(Accepted::Refused) } else { accepted.map(Accepted::Stream) }
+            }) => match accepted {
+                Accepted::Refused => {
+                    while let Some(refused) = watch.take_refused() {
+                        stream::log_refused(&connection, refused);
+                    }
+                }
+                Accepted::Stream(Some(Ok((request, respond)))) => {
+                    watch.accepted(respond.stream_id().as_u32());
                     connection.active.set(connection.active.get() + 1);
                     connection.count_request();
                     hcm.stats.downstream_rq_http2_total.inc();
                     let connection = connection.clone();
                     tokio::task::spawn_local(request_h2(connection, request, respond));
                 }
-                Some(Err(e)) => {
+                Accepted::Stream(Some(Err(e))) => {
                     tracing::debug!("h2: {e}");
-                    if !e.is_io() {
+                    if e.is_library() && e.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+                        // Of what the codec calms down only resets are not counted here first.
+                        hcm.stats.downstream_rq_too_many_premature_resets.inc();
+                    } else if !e.is_io() || watch.error().is_some() {
                         hcm.stats.downstream_cx_protocol_error.inc();
                     }
                     break;
                 }
-                None => break,
+                Accepted::Stream(None) => break,
             },
             _ = drain.changed() => {
                 if *drain.borrow() {
@@ -460,6 +514,10 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                 }
             }
             () = connection.changed.notified() => {
+                if watch.error().is_some() {
+                    hcm.stats.downstream_cx_protocol_error.inc();
+                    break;
+                }
                 if connection.is_attacked() {
                     hcm.stats.downstream_rq_too_many_premature_resets.inc();
                     h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
@@ -497,6 +555,15 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
             }
         }
     }
+    while let Some(refused) = watch.take_refused().or_else(|| watch.take_unseen()) {
+        stream::log_refused(&connection, refused);
+    }
+}
+
+/// What the codec has to say.
+enum Accepted {
+    Stream(Option<Result<(http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>), h2::Error>>),
+    Refused,
 }
 
 async fn wait(alarm: &mut Alarm, deadline: Option<Instant>) {
@@ -509,10 +576,31 @@ async fn wait(alarm: &mut Alarm, deadline: Option<Instant>) {
 async fn request_h2(
     connection: Rc<HttpConnection>,
     request: http::Request<h2::RecvStream>,
-    respond: h2::server::SendResponse<Bytes>,
+    mut respond: h2::server::SendResponse<Bytes>,
 ) {
     let _ended = StreamEnd(connection.clone());
-    let (parts, recv) = request.into_parts();
+    let (mut parts, recv) = request.into_parts();
+    let refused = match h2_request::check(&connection.hcm, &mut parts) {
+        Ok(()) => None,
+        Err(Refusal::Limit(details)) => {
+            respond.send_reset(h2::Reason::INTERNAL_ERROR);
+            Some(Refused { details, protocol: false })
+        }
+        Err(Refusal::Message(details)) if connection.hcm.http2.stream_error => {
+            respond.send_reset(h2::Reason::PROTOCOL_ERROR);
+            Some(Refused { details, protocol: true })
+        }
+        Err(Refusal::Message(details)) => {
+            if let Some(watch) = connection.watch.get() {
+                watch.fail(details);
+            }
+            connection.changed.notify_one();
+            Some(Refused { details, protocol: true })
+        }
+    };
+    if let Some(refused) = refused {
+        return stream::log_refused(&connection, refused);
+    }
     let http::request::Parts { method, uri, headers, mut extensions, .. } = parts;
     let protocol = extensions.remove::<h2::ext::Protocol>();
     let uri = uri.into_parts();
@@ -540,7 +628,9 @@ async fn request_h2(
         head.path = None;
     }
     settle(&mut head);
-    let received = Received { head, protocol: Protocol::Http2, header_bytes: 0 };
+    let header_bytes =
+        if connection.hcm.access_logs.is_empty() { 0 } else { wire::request_head(&head, wire::Coding::Client) };
+    let received = Received { head, protocol: Protocol::Http2, header_bytes: header_bytes as usize };
     stream::run(&connection, received, Downstream::H2(Box::new(H2Server::new(respond, recv)))).await;
 }
 

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use h2::Reason;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use waypost_filters::filter::{LocalReply, Step};
 use waypost_filters::flags::Flag;
 use waypost_filters::format::header_ops::HeaderOpsChain;
@@ -17,12 +17,17 @@ use waypost_filters::stream::{HttpStream, StreamInfo};
 
 use super::downstream::{Downstream, H1Server, Lost};
 use super::exchange::{Stop, Timer, Timers};
+use super::failure;
 use super::filters::Chain;
 use super::forward;
-use super::h1::H1Error;
+use super::h1::{BodyKind, H1Error};
 use super::manager::{HttpConnection, PREMATURE};
+use super::watch::Refused;
 use super::rules::{local_reply, request::mutate_request, response::mutate_response};
 use crate::route::{Action, Route};
+
+/// `x-envoy-attempt-count`
+pub const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// A request whose head has been received.
 pub struct Received {
@@ -46,6 +51,8 @@ pub struct ActiveStream {
     pub responded: bool,
     /// Whether the client reset the stream.
     pub client_reset: bool,
+    /// `include_attempt_count_in_response` of the virtual host, once there is a cluster to try.
+    pub attempt_in_response: bool,
     /// Bytes of a tunnel that this stream became.
     pub tunnel: Option<Arc<crate::net::tunnel::ByteCount>>,
 }
@@ -70,6 +77,7 @@ impl ActiveStream {
             has_head,
             responded: false,
             client_reset: false,
+            attempt_in_response: false,
             tunnel: None,
         }
     }
@@ -81,9 +89,8 @@ impl ActiveStream {
 
     /// Notes the bytes on the wire, for the log line.
     pub fn note_wire(&mut self, down: &Downstream<'_>) {
-        if self.keeps_headers()
-            && let Some(wire) = down.wire()
-        {
+        if self.keeps_headers() {
+            let wire = down.wire();
             let of = &mut self.http.info.downstream_wire;
             of.received = of.headers_received + wire.received;
             (of.sent, of.headers_sent) = (wire.sent, wire.headers_sent);
@@ -92,13 +99,21 @@ impl ActiveStream {
 
     /// Runs the response filters and the last rules over the head, and sends it.
     pub fn send_head(&mut self, down: &mut Downstream<'_>, chain: Option<&Chain>, end: bool) {
+        if self.attempt_in_response
+            && let Some(response) = &mut self.http.response
+        {
+            let attempts = HeaderValue::from(self.http.info.upstream.attempts.max(1));
+            response.headers.insert(X_ENVOY_ATTEMPT_COUNT, attempts);
+        }
         if let Some(chain) = chain {
             for filter in chain.filters.iter().rev() {
                 filter.on_response(&mut self.http);
             }
         }
         let hcm = &self.connection.hcm;
-        mutate_response(hcm, &mut self.http, SystemTime::now());
+        let now = self.http.info.start_time
+            + self.http.info.timing.first_upstream_received.unwrap_or_else(|| self.http.info.start.elapsed());
+        mutate_response(hcm, &mut self.http, now);
         if self.connection.ends() {
             down.close_after();
             if !down.is_h1() {
@@ -113,7 +128,9 @@ impl ActiveStream {
         let keep = self.keeps_headers();
         let Some(response) = &mut self.http.response else { return };
         self.http.info.response_code = response.status.as_u16();
-        self.http.info.timing.first_downstream_sent = Some(self.http.info.start.elapsed());
+        // The head of an upstream's response goes out as soon as it came: one look at the clock serves both.
+        let timing = &mut self.http.info.timing;
+        timing.first_downstream_sent = timing.first_upstream_received.or_else(|| Some(self.http.info.start.elapsed()));
         self.responded = true;
         down.send_head(response, end, keep);
     }
@@ -151,12 +168,37 @@ impl ActiveStream {
             timers.poll(cx).map(|_| false)
         })
         .await;
+        if done && !down.request_ended() {
+            // What the client sent before it saw the answer would make the close of its connection a reset, and it is counted.
+            std::future::poll_fn(|cx| std::task::Poll::Ready(down.discard(cx))).await;
+        }
         self.note_wire(down);
         if done {
-            down.refuse_rest();
+            self.http.info.timing.last_downstream_sent = Some(self.http.info.start.elapsed());
         } else {
             down.reset(Reason::CANCEL);
         }
+    }
+
+    /// Cuts a response short, once what there is of it is on its way.
+    async fn cut(&mut self, down: &mut Downstream<'_>, reason: Reason) {
+        if !down.is_h1() {
+            // A reset throws away what its connection's task has not written: that task goes first.
+            tokio::task::yield_now().await;
+        }
+        down.reset(reason);
+    }
+
+    /// Notes how much of the request has come in, and when that was all.
+    pub fn note_request(&mut self, bytes: u64, timers: &Timers) {
+        let info = &mut self.http.info;
+        info.bytes_received = bytes;
+        if self.http.request.upgrade.is_some() || self.http.request.is_connect() {
+            // It has no end before its connection has.
+            return;
+        }
+        info.timing.request_received =
+            info.timing.request_received.or(timers.received_at.map(|at| at.saturating_duration_since(info.start)));
     }
 
     /// Ends the stream for what stopped it.
@@ -168,6 +210,7 @@ impl ActiveStream {
         route: Option<&HeaderOpsChain>,
     ) {
         let hcm = self.connection.hcm.clone();
+        self.note_wire(down);
         let info = &mut self.http.info;
         match stop {
             Stop::Downstream(Lost::Reset(reason)) => {
@@ -177,20 +220,29 @@ impl ActiveStream {
                     info.details = Some(Cow::Borrowed("downstream_remote_disconnect"));
                 } else {
                     hcm.stats.downstream_rq_rx_reset.inc();
-                    info.flags.set(Flag::DownstreamRemoteReset);
-                    info.details = Some(Cow::Borrowed(match reason {
-                        Some(Reason::REFUSED_STREAM) => "http2.remote_refuse",
-                        Some(_) => "http2.remote_reset",
-                        None => "downstream_remote_disconnect",
-                    }));
+                    let (flag, details) = match (self.connection.codec_error(), reason) {
+                        (Some(details), _) => (Flag::DownstreamProtocolError, details),
+                        (None, Some(Reason::REFUSED_STREAM)) => (Flag::DownstreamRemoteReset, "http2.remote_refuse"),
+                        (None, Some(_)) => (Flag::DownstreamRemoteReset, "http2.remote_reset"),
+                        (None, None) => (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect"),
+                    };
+                    info.flags.set(flag);
+                    info.details = Some(Cow::Borrowed(details));
                 }
                 down.close_after();
+            }
+            Stop::Downstream(Lost::Message) => {
+                // The codec has reset the stream; Envoy's words for that are those of a client's reset.
+                self.client_reset = true;
+                hcm.stats.downstream_cx_protocol_error.inc();
+                info.flags.set(Flag::DownstreamProtocolError);
+                info.details = Some(Cow::Borrowed(self.connection.codec_error().unwrap_or("http2.remote_reset")));
             }
             Stop::Downstream(Lost::Protocol(error)) => {
                 hcm.stats.downstream_cx_protocol_error.inc();
                 if self.responded {
                     info.flags.set(Flag::DownstreamProtocolError);
-                    down.reset(Reason::PROTOCOL_ERROR);
+                    self.cut(down, Reason::PROTOCOL_ERROR).await;
                 } else {
                     let reply = bad_request(&error);
                     self.reply(down, chain, reply, None).await;
@@ -240,7 +292,7 @@ impl ActiveStream {
                     if let Some(flag) = flag {
                         info.flags.set(flag);
                     }
-                    down.reset(Reason::CANCEL);
+                    self.cut(down, Reason::INTERNAL_ERROR).await;
                     hcm.stats.downstream_rq_tx_reset.inc();
                 } else {
                     let mut reply = LocalReply::new(status, details).body(body);
@@ -253,17 +305,17 @@ impl ActiveStream {
                 }
             }
             Stop::Upstream(broken) => {
-                let (status, flag, reason) = forward::describe(broken);
+                let (status, flag, reason) = failure::describe(broken);
                 if self.responded {
                     info.flags.set(flag);
                     info.details = Some(Cow::Owned(format!(
                         "upstream_reset_after_response_started{{{}}}",
                         reason.replace(' ', "_")
                     )));
-                    down.reset(Reason::INTERNAL_ERROR);
+                    self.cut(down, Reason::INTERNAL_ERROR).await;
                     hcm.stats.downstream_rq_tx_reset.inc();
                 } else {
-                    let reply = forward::reset_reply(status, flag, reason, None, self.http.info.upstream.attempts > 1);
+                    let reply = failure::reset_reply(status, flag, reason, None, self.http.info.upstream.attempts > 1);
                     self.reply(down, chain, reply, route).await;
                 }
             }
@@ -281,7 +333,6 @@ impl Drop for ActiveStream {
             info.bytes_sent = bytes.sent.load(Relaxed);
         }
         let took = info.start.elapsed();
-        info.timing.last_downstream_sent.get_or_insert(took);
         info.timing.complete = Some(took);
         hcm.stats.downstream_rq_active.dec();
         hcm.stats.downstream_rq_classes.count(info.response_code);
@@ -292,6 +343,7 @@ impl Drop for ActiveStream {
             self.connection.stream_ended(false);
         }
         if !hcm.access_logs.is_empty() {
+            self.connection.count_bytes(self.http.info.downstream_wire);
             let cx = FormatContext {
                 info: &self.http.info,
                 request: self.has_head.then_some(&self.http.request),
@@ -332,7 +384,12 @@ pub async fn refuse(connection: &Rc<HttpConnection>, server: &mut H1Server, erro
     server.body = None;
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
+    server.begin(BodyKind::None);
     let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), !error.before_head);
+    if error == H1Error::HEADERS_TOO_LARGE {
+        // All that came of it was head.
+        active.http.info.downstream_wire.headers_received = server.read.len() as u64;
+    }
     active.reply(&mut Downstream::H1(server), None, bad_request(&error), None).await;
 }
 
@@ -343,10 +400,27 @@ pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Serv
     server.body = None;
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
-    let mut active = ActiveStream::new(connection, empty_head(), None, false);
+    server.begin(BodyKind::None);
+    let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), false);
     let reply =
         LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request_header_timeout").body("request header timeout").closing();
     active.reply(&mut Downstream::H1(server), None, reply, None).await;
+}
+
+/// Logs a client that went away in the middle of a head.
+pub fn cut_short(connection: &Rc<HttpConnection>) {
+    let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), false);
+    active.client_reset = true;
+    active.http.info.flags.set(Flag::DownstreamConnectionTermination);
+    active.http.info.details = Some(Cow::Borrowed("downstream_remote_disconnect"));
+}
+
+/// Logs a request that the codec refused, or that is refused before it is one.
+pub fn log_refused(connection: &Rc<HttpConnection>, refused: Refused) {
+    let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http2), false);
+    active.http.info.details = Some(Cow::Borrowed(refused.details));
+    let flag = if refused.protocol { Flag::DownstreamProtocolError } else { Flag::DownstreamRemoteReset };
+    active.http.info.flags.set(flag);
 }
 
 /// Serves one request to its end.
@@ -362,20 +436,30 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         active_at: timeouts.stream_idle.map(|_| start),
         request_at: timeouts.request.filter(|_| !down.request_ended()).map(|d| start + d),
         duration_at: timeouts.max_stream_duration.map(|d| start + d),
+        alarm: down.take_alarm(),
         ..Timers::default()
     };
+    if down.request_ended() {
+        timers.received_at = Some(start);
+        active.note_request(0, &timers);
+    }
     if connection.worker.shared.overload.stops_requests() {
         let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("envoy overloaded");
         return active.reply(&mut down, None, reply, None).await;
     }
     if let Err(reply) = mutate_request(&hcm, &hcm.routes.internal_only_headers, &mut active.http) {
-        let reply = if down.is_h1() { reply.closing() } else { *reply };
-        return active.reply(&mut down, None, reply, None).await;
+        return active.reply(&mut down, None, *reply, None).await;
     }
     let random = connection.worker.random();
     let mut route = hcm.routes.find(&active.http, random).cloned();
     note_route(&mut active.http.info, route.as_ref());
     let Some(chain) = chain_of(&active.http, &hcm, route.as_deref()) else {
+        if let Some(Action::Forward(_)) = route.as_ref().map(|r| &r.action)
+            && let Some(pick) = route.as_ref().and_then(|r| r.pick_cluster(&active.http.request, random))
+            && let Some(cluster) = pick.slot.current.load_full()
+        {
+            active.http.info.upstream.cluster = Some(cluster.names.clone());
+        }
         hcm.stats.downstream_rq_ws_on_non_ws_route.inc();
         let reply = LocalReply::new(StatusCode::FORBIDDEN, "upgrade_failed").closing();
         return active.reply(&mut down, None, reply, None).await;
@@ -475,6 +559,8 @@ impl ActiveStream {
 
     /// The status and headers of the response so far.
     pub fn set_response(&mut self, head: ResponseHead) {
+        // Header rules may show the code.
+        self.http.info.response_code = head.status.as_u16();
         self.http.response = Some(head);
     }
 }

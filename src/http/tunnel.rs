@@ -13,8 +13,9 @@ use waypost_filters::metadata::Metadata;
 
 use super::downstream::Downstream;
 use super::exchange::{self, Timers};
+use super::failure::reset_reply;
 use super::filters::Chain;
-use super::forward::{bare, reset_reply};
+use super::forward::bare;
 use super::stream::ActiveStream;
 use super::upstream::Upstream;
 use crate::cluster::connect::{ConnectError, Sharing, connect};
@@ -37,7 +38,7 @@ pub async fn terminate(
     let worker = active.connection.worker.clone();
     active.http.info.upstream.attempts = 1;
     let headers = Some(&active.http.request.headers);
-    let Some(host) = choose_host(&worker, cluster, &active.http.info.connection, headers, &[]) else {
+    let Some(host) = choose_host(&worker, cluster, &active.http.info, headers, &[]) else {
         cluster.stats.upstream_cx_none_healthy.inc();
         let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
             .body("no healthy upstream")
@@ -54,7 +55,9 @@ pub async fn terminate(
     let connected = match exchange::guard(&mut down, &mut timers, connecting).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
-            if let ConnectError::Failed(reason) = &error {
+            if let ConnectError::Failed(reason) = &error
+                && !reason.is_empty()
+            {
                 active.http.info.upstream.transport_failure = Some(reason.clone());
             }
             let reply = failed(&error);
@@ -67,7 +70,9 @@ pub async fn terminate(
     active.http.info.upstream.connection_id = Some(connected.upstream.id);
     let mut up = connected.io;
     accept(active, &mut down, chain, pick);
-    if std::future::poll_fn(|cx| down.poll_flush(cx)).await.is_ok()
+    let flushed = std::future::poll_fn(|cx| down.poll_flush(cx)).await;
+    active.note_wire(&down);
+    if flushed.is_ok()
         && let Some((mut io, early)) = down.into_raw()
     {
         let pumped = pump(&mut io, &mut up, early, limits(&timers)).await;
@@ -89,6 +94,8 @@ fn failed(error: &ConnectError) -> LocalReply {
 /// Sends the 200 that accepts a CONNECT.
 fn accept(active: &mut ActiveStream, down: &mut Downstream<'_>, chain: &Chain, pick: &ClusterPick<'_>) {
     active.http.info.details = Some(Cow::Borrowed("via_upstream"));
+    // What Envoy takes for the upstream's answer is the connection.
+    active.http.info.timing.first_upstream_received = Some(active.http.info.start.elapsed());
     active.set_response(bare(StatusCode::OK));
     pick.response_headers.apply_response(&mut active.http);
     active.send_head(down, Some(chain), false);
@@ -142,7 +149,9 @@ async fn to_internal(
     let local = Address::Internal { listener: Arc::from("internal_client_address"), endpoint_id: Arc::from("") };
     active.http.info.upstream.local = Some(local);
     accept(active, &mut down, chain, pick);
-    if std::future::poll_fn(|cx| down.poll_flush(cx)).await.is_ok()
+    let flushed = std::future::poll_fn(|cx| down.poll_flush(cx)).await;
+    active.note_wire(&down);
+    if flushed.is_ok()
         && let Some((io, early)) = down.into_raw()
     {
         if let Io::Tunnel(tunnel) = &io {
@@ -199,6 +208,7 @@ pub async fn upgraded(
     counted: ActiveRequest,
 ) {
     let hcm = active.connection.hcm.clone();
+    let connection = head.headers.get(http::header::CONNECTION).cloned();
     // HTTP/1 says 101 where HTTP/2 says 200.
     if active.http.request.upgrade.is_some() {
         head.status = if down.is_h1() { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
@@ -213,9 +223,20 @@ pub async fn upgraded(
     active.set_response(head);
     pick.response_headers.apply_response(&mut active.http);
     active.send_head(&mut down, Some(chain), false);
+    if active.http.request.upgrade.is_some()
+        && let Some(response) = &mut active.http.response
+    {
+        // Inside Envoy an upgrade is HTTP/1's whatever the client speaks, and so it is logged.
+        active.http.info.response_code = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+        if let Some(said) = connection {
+            response.headers.insert(http::header::CONNECTION, said);
+        }
+    }
     hcm.stats.downstream_cx_upgrades_total.inc();
     hcm.stats.downstream_cx_upgrades_active.inc();
-    if std::future::poll_fn(|cx| down.poll_flush(cx)).await.is_ok()
+    let flushed = std::future::poll_fn(|cx| down.poll_flush(cx)).await;
+    active.note_wire(&down);
+    if flushed.is_ok()
         && let (Some((mut io, early)), Some((mut upstream, keep))) = (down.into_raw(), up.into_raw())
     {
         let pumped = pump(&mut io, &mut upstream, early, limits(&timers)).await;
@@ -231,15 +252,37 @@ fn ended(active: &mut ActiveStream, pumped: Pumped, down: &mut Io, up: &mut Io) 
     let info = &mut active.http.info;
     info.bytes_received = pumped.received;
     info.bytes_sent = pumped.sent;
+    for (wire, received, sent) in [
+        (&mut info.downstream_wire, pumped.received, pumped.sent),
+        (&mut info.upstream_wire, pumped.sent, pumped.received),
+    ] {
+        wire.received += received;
+        wire.sent += sent;
+    }
     let reset = |io: &mut Io| {
         if let Io::Tunnel(t) = io {
             t.reset(h2::Reason::CANCEL);
         }
     };
     match pumped.end {
-        End::Clean => {}
-        End::Downstream(_) => {
+        // The end of an HTTP/1 client's direction is the end of its connection, as Envoy has it.
+        End::Clean if pumped.downstream_first && !matches!(down, Io::Tunnel(_)) => {
             info.flags.set(Flag::DownstreamConnectionTermination);
+            info.details = Some(Cow::Borrowed("downstream_remote_disconnect"));
+        }
+        End::Clean => {
+            let now = info.start.elapsed();
+            info.timing.request_received.get_or_insert(now);
+            info.timing.last_downstream_sent = Some(now);
+        }
+        End::Downstream(_) => {
+            let (flag, details) = if matches!(down, Io::Tunnel(_)) {
+                (Flag::DownstreamRemoteReset, "http2.remote_reset")
+            } else {
+                (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect")
+            };
+            info.flags.set(flag);
+            info.details = Some(Cow::Borrowed(details));
             active.client_reset = true;
             reset(up);
         }

@@ -14,6 +14,7 @@ use waypost_filters::stream::WireBytes;
 
 use super::downstream::{Piece, h2_finish, poll_h2_body, poll_h2_flush};
 use super::h1::{self, BodyDecoder, Casing, Decoded, Eof, Framing, ResponseLimits, ScanState};
+use super::wire;
 use crate::cluster::connect::UpstreamInfo;
 use crate::cluster::pool::{H1Conn, H2Lease, Pool};
 use crate::net::{Io, Tunnel};
@@ -66,6 +67,7 @@ pub struct H2Client {
     response: Option<ResponseFuture>,
     recv: Option<RecvStream>,
     request_ended: bool,
+    wire: WireBytes,
 }
 
 /// A response's head with what has to be known of its body.
@@ -236,6 +238,7 @@ impl H2Client {
                 response: Some(response),
                 recv: None,
                 request_ended: end,
+                wire: WireBytes::default(),
             }),
             Err(_) => {
                 lease.conn.retire();
@@ -271,6 +274,8 @@ impl H2Client {
         }
         match e.reason() {
             Some(Reason::REFUSED_STREAM) => Broken::Refused,
+            // A goodbye that names an earlier stream: this one was not looked at (RFC 9113, 6.8).
+            Some(Reason::NO_ERROR) if e.is_remote() && e.is_go_away() => Broken::Refused,
             _ if e.is_io() => Broken::Terminated,
             Some(_) if e.is_remote() && e.is_go_away() => Broken::Terminated,
             Some(_) if e.is_remote() => Broken::Reset,
@@ -281,7 +286,13 @@ impl H2Client {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Broken>> {
         let Some(recv) = &mut self.recv else { return Poll::Pending };
         match poll_h2_body(recv, cx) {
-            Poll::Ready(Ok(piece)) => Poll::Ready(Ok(piece)),
+            Poll::Ready(Ok(piece)) => {
+                self.wire.received += match &piece {
+                    Piece::Data(data) => wire::data(data.len()),
+                    Piece::End(trailers) => trailers.as_ref().map_or(0, wire::trailers),
+                };
+                Poll::Ready(Ok(piece))
+            }
             Poll::Ready(Err(e)) => Poll::Ready(Err(self.broken(&e))),
             Poll::Pending => Poll::Pending,
         }
@@ -293,6 +304,7 @@ impl H2Client {
             other => return other,
         }
         if let Some(trailers) = self.finish.take() {
+            self.wire.sent += trailers.as_ref().map_or(0, wire::trailers);
             h2_finish(&mut self.send, trailers);
         }
         Poll::Ready(Ok(()))
@@ -342,11 +354,15 @@ impl Upstream {
         }
     }
 
-    /// Bytes of this exchange on the wire; none where HTTP/2 does not tell.
-    pub fn wire(&self) -> Option<WireBytes> {
+    /// Bytes of this exchange on the wire; of HTTP/2 those of the bodies.
+    pub fn wire(&self) -> WireBytes {
         match self {
-            Upstream::H1(c) => Some(WireBytes { sent: c.conn.out.total() - c.written_before, ..c.wire }),
-            Upstream::H2(_) => None,
+            Upstream::H1(c) => WireBytes {
+                sent: c.conn.out.total() - c.written_before,
+                received: c.wire.received.saturating_sub(c.conn.read.len() as u64),
+                ..c.wire
+            },
+            Upstream::H2(c) => c.wire,
         }
     }
 
@@ -379,7 +395,10 @@ impl Upstream {
     pub fn send_data(&mut self, data: Bytes) {
         match self {
             Upstream::H1(c) => c.send_data(data),
-            Upstream::H2(c) => c.pending = Some(data),
+            Upstream::H2(c) => {
+                c.wire.sent += wire::data(data.len());
+                c.pending = Some(data);
+            }
         }
     }
 

@@ -14,13 +14,14 @@ use waypost_filters::connection::Connection;
 use waypost_filters::filter_state::Object;
 use waypost_filters::flags::Flag;
 use waypost_filters::format::header_ops::HeaderOps;
-use waypost_filters::format::{Format, FormatContext};
+use waypost_filters::format::{AccessLogType, Format, FormatContext};
 use waypost_filters::head::{Protocol, RequestHead, Scheme};
-use waypost_filters::stream::{HttpStream, StreamInfo};
+use waypost_filters::stream::{HttpStream, StreamInfo, WireBytes};
 
 use crate::cluster::connect::{ConnectError, Sharing, UpstreamInfo, connect};
 use crate::cluster::pool::H2Lease;
 use crate::cluster::{Cluster, ClusterSlot, Discovery, Host, UpstreamProtocol};
+use crate::listener::serve::Served;
 use crate::net::alarm::timeout_at;
 use crate::net::pump::{End, Limits, pump};
 use crate::net::tunnel::{ByteCount, Tunnel};
@@ -93,9 +94,9 @@ impl Session {
         Session { proxy: proxy.clone(), info, _upstream: None, _lease: None, active: None, bytes: None }
     }
 
-    fn log(&self) {
+    fn log(&self, access_log_type: AccessLogType) {
         for log in &self.proxy.access_logs {
-            log.record(&FormatContext::of_info(&self.info));
+            log.record(&FormatContext { access_log_type, ..FormatContext::of_info(&self.info) });
         }
     }
 }
@@ -107,12 +108,16 @@ impl Drop for Session {
             self.info.bytes_received = bytes.sent.load(Relaxed);
             self.info.bytes_sent = bytes.received.load(Relaxed);
         }
+        let info = &mut self.info;
+        info.downstream_wire =
+            WireBytes { received: info.bytes_received, sent: info.bytes_sent, ..WireBytes::default() };
+        info.upstream_wire = WireBytes { received: info.bytes_sent, sent: info.bytes_received, ..WireBytes::default() };
         let stats = &self.proxy.stats;
         stats.downstream_cx_rx_bytes_total.add(self.info.bytes_received);
         stats.downstream_cx_tx_bytes_total.add(self.info.bytes_sent);
         self.active = None;
         self.info.timing.complete = Some(self.info.elapsed(Instant::now()));
-        self.log();
+        self.log(AccessLogType::TcpConnectionEnd);
     }
 }
 
@@ -141,7 +146,13 @@ impl Drop for ActiveRequest {
 }
 
 /// Serves an accepted connection to its end. `early` has been read from it already.
-pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early: Bytes, connection: Arc<Connection>) {
+pub async fn serve(
+    worker: &Rc<Worker>,
+    proxy: &Arc<TcpProxy>,
+    mut io: Io,
+    early: Bytes,
+    connection: Arc<Connection>,
+) -> Served {
     let mut session = Session::new(proxy, connection);
     let upstream = tokio::select! {
         biased;
@@ -149,7 +160,7 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early
         // A client that goes away meanwhile needs no upstream. Data it sends waits in the socket, and is pushed back there.
         () = gone(&mut io) => {
             session.info.flags.set(Flag::DownstreamConnectionTermination);
-            return;
+            return Served::default();
         }
     };
     let mut upstream = match upstream {
@@ -159,11 +170,11 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early
             if let Io::Tunnel(tunnel) = &mut io {
                 tunnel.reset(h2::Reason::CONNECT_ERROR);
             }
-            return;
+            return Served::default();
         }
     };
     if proxy.log_on_connected {
-        session.log();
+        session.log(AccessLogType::TcpUpstreamConnected);
     }
     let idle = match session.info.object("envoy.tcp_proxy.per_connection_idle_timeout_ms") {
         Some(Object::Number(ms)) => Some(Duration::from_millis(*ms)).filter(|d| !d.is_zero()),
@@ -181,10 +192,8 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early
     }
     match pumped.end {
         End::Clean => {}
-        End::Idle => {
-            proxy.stats.idle_timeout.inc();
-            session.info.flags.set(Flag::StreamIdleTimeout);
-        }
+        // Envoy sets no flag for it.
+        End::Idle => proxy.stats.idle_timeout.inc(),
         End::Expired => {
             proxy.stats.max_downstream_connection_duration.inc();
             session.info.flags.set(Flag::DurationTimeout);
@@ -199,6 +208,7 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early
             abort(&mut io);
         }
     }
+    Served { protocol: None, received: pumped.received, sent: pumped.sent }
 }
 
 /// Ends a stream the hard way: RST_STREAM or a TCP reset.
@@ -252,7 +262,7 @@ async fn open(worker: &Rc<Worker>, session: &mut Session) -> Result<Io, ()> {
     session.info.upstream.cluster = Some(cluster.names.clone());
     let mut tried = Vec::new();
     for _ in 0..proxy.attempts.max(1) {
-        let Some(host) = choose_host(worker, &cluster, &session.info.connection, None, &tried) else {
+        let Some(host) = choose_host(worker, &cluster, &session.info, None, &tried) else {
             cluster.stats.upstream_cx_none_healthy.inc();
             session.info.flags.set(Flag::NoHealthyUpstream);
             return Err(());
@@ -298,10 +308,11 @@ fn pick_cluster(clusters: &[(Arc<ClusterSlot>, u64)], random: u64) -> Option<&Ar
 pub fn choose_host(
     worker: &Rc<Worker>,
     cluster: &Arc<Cluster>,
-    connection: &Connection,
+    info: &StreamInfo,
     headers: Option<&HeaderMap>,
     avoid: &[u64],
 ) -> Option<Arc<Host>> {
+    let connection = &info.connection;
     let Discovery::OriginalDst(config) = &cluster.discovery else { return worker.pick(cluster, avoid) };
     let from_header = || {
         let value = headers?.get(config.header.as_ref()?)?;
@@ -312,11 +323,10 @@ pub fn choose_host(
         let value = connection.metadata.at(namespace, path.iter().map(String::as_str))?;
         Some(waypost_filters::address::Address::parse_ip_port(value.as_str()?)?.socket())
     };
-    let from_filter_state =
-        || match connection.filter_state.get("envoy.network.transport_socket.original_dst_address")? {
-            Object::Address(a) => Some(a.socket()),
-            _ => None,
-        };
+    let from_filter_state = || match info.object("envoy.network.transport_socket.original_dst_address")? {
+        Object::Address(a) => Some(a.socket()),
+        _ => None,
+    };
     let from_connection = || (connection.local != connection.direct_local).then(|| connection.local.socket());
     let address = if config.header.is_some()
         && headers.is_some_and(|h| config.header.as_ref().is_some_and(|n| h.contains_key(n)))

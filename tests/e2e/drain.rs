@@ -2,6 +2,9 @@
 
 use crate::rig::{Backend, Config, Gate, H2, Wire, cluster, hcm, ok, read_all, until, within};
 
+/// The drain time is far longer than the test, so that what ends ends by itself.
+const DRAIN: [&str; 4] = ["--drain-time-s", "600", "--drain-strategy", "immediate"];
+
 /// Answers when the gate opens.
 async fn held(gate: &Gate) -> Backend {
     let gate = gate.clone();
@@ -20,7 +23,7 @@ async fn held(gate: &Gate) -> Backend {
 #[tokio::test]
 async fn sigterm_lets_a_request_in_flight_finish_and_closes_its_connection() {
     let gate = Gate::new();
-    let mut proxy = Config::to(&held(&gate).await).args(&["--drain-time-s", "600"]).start().await;
+    let mut proxy = Config::to(&held(&gate).await).args(&DRAIN).start().await;
     let mut client = proxy.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
     gate.arrived().await;
@@ -39,7 +42,7 @@ async fn sigterm_lets_a_request_in_flight_finish_and_closes_its_connection() {
 #[tokio::test]
 async fn sigterm_says_goaway_and_lets_streams_finish() {
     let gate = Gate::new();
-    let mut proxy = Config::to(&held(&gate).await).args(&["--drain-time-s", "600"]).start().await;
+    let mut proxy = Config::to(&held(&gate).await).args(&DRAIN).start().await;
     let mut client = H2::connect(proxy.main()).await;
     let response = client.ask("/").await;
     gate.arrived().await;
@@ -55,23 +58,25 @@ async fn sigterm_says_goaway_and_lets_streams_finish() {
 }
 
 #[tokio::test]
-async fn sigterm_closes_idle_connections() {
-    let mut proxy = Config::to(&Backend::says("hello").await).args(&["--drain-time-s", "600"]).start().await;
+async fn sigterm_ends_idle_connections_of_http2_at_once_and_of_http1_with_their_next_request() {
+    let mut proxy = Config::to(&Backend::says("hello").await).args(&DRAIN).start().await;
     let (mut h1, mut h2) = (proxy.connect().await, H2::connect(proxy.main()).await);
     assert_eq!(h1.get("/").await.text(), "hello");
     assert_eq!(h2.get("/").await.body(), b"hello");
 
     proxy.signal("TERM");
 
-    assert!(h1.closed().await.is_empty());
     h2.ended().await.expect("GOAWAY without an error");
+    let reply = h1.get("/").await;
+    assert_eq!((reply.text().as_str(), reply.header("connection")), ("hello", "close"));
+    assert!(h1.closed().await.is_empty());
     proxy.ended_well().await;
 }
 
 #[tokio::test]
 async fn a_second_sigterm_ends_at_once() {
     let gate = Gate::new();
-    let mut proxy = Config::to(&held(&gate).await).args(&["--drain-time-s", "600"]).start().await;
+    let mut proxy = Config::to(&held(&gate).await).args(&DRAIN).start().await;
     let mut client = proxy.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
     gate.arrived().await;
@@ -129,8 +134,7 @@ async fn drain_listeners_closes_the_listeners_and_not_the_process() {
 async fn a_graceful_drain_closes_connections_response_by_response_and_accepts_new_ones() {
     for path in ["/drain_listeners?graceful", "/drain_listeners?graceful&skip_exit"] {
         let backend = Backend::says("hello").await;
-        let args = ["--drain-time-s", "600", "--drain-strategy", "immediate"];
-        let mut proxy = Config::to(&backend).args(&args).start().await;
+        let mut proxy = Config::to(&backend).args(&DRAIN).start().await;
         assert_eq!(proxy.get("/").await.header("connection"), "");
 
         assert_eq!(proxy.post(path).await.status(), 200);
@@ -162,7 +166,7 @@ async fn a_tunnel_outlives_the_closing_of_its_listener() {
     let backend = Backend::echo().await;
     let connect = "[{match: {connect_matcher: {}}, route: {cluster: a, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]";
     let config = Config::new().listener("main", &hcm(connect, "upgrade_configs: [{upgrade_type: CONNECT}]"));
-    let mut proxy = config.cluster(cluster("a", &backend, "")).args(&["--drain-time-s", "600"]).start().await;
+    let mut proxy = config.cluster(cluster("a", &backend, "")).args(&DRAIN).start().await;
     let mut client = proxy.connect().await;
     client.send("CONNECT dest:80 HTTP/1.1\r\nhost: dest:80\r\n\r\n").await;
     assert_eq!(client.head().await.status(), 200);

@@ -95,10 +95,12 @@ async fn a_connection_that_the_backend_closes_is_not_used_again() {
 async fn errors_leave_both_connections_in_use() {
     let backend =
         Backend::http(|r| format!("HTTP/1.1 {} Whatever\r\ncontent-length: 2\r\n\r\nno", r.header("x-status"))).await;
-    let routes = "[{match: {path: /none}, direct_response: {status: 418}}, {match: {path: /lost}, route: {cluster: nowhere}}, \
+    let routes = "[{match: {path: /none}, direct_response: {status: 418}}, {match: {path: /lost}, route: {cluster: gone}}, \
                   {match: {prefix: /in/}, route: {cluster: a}}]";
-    let config = Config::new().listener("main", &hcm(routes, "")).cluster(cluster("a", &backend, ""));
-    let proxy = config.start().await;
+    let mut config = Config::new();
+    let gone = config.port("gone");
+    let config = config.listener("main", &hcm(routes, "")).cluster(cluster("gone", socket(gone), ""));
+    let proxy = config.cluster(cluster("a", &backend, "")).start().await;
     let mut client = proxy.connect().await;
     for (path, status) in [("/in/a", 404), ("/none", 418), ("/in/b", 503), ("/x", 404), ("/lost", 503), ("/in/c", 500)]
     {

@@ -97,10 +97,12 @@ async fn an_upgrade_that_is_not_allowed_is_refused() {
 
 #[tokio::test]
 async fn an_upgrade_that_the_backend_refuses_is_a_response() {
-    let backend = Backend::http(|_| "HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\nno".to_owned()).await;
+    let backend = Backend::http(|r| format!("HTTP/1.1 {} No\r\ncontent-length: 2\r\n\r\nno", &r.path()[1..])).await;
     let proxy = proxy(&backend, TO_A, WEBSOCKET, "").await;
-    let reply = proxy.connect().await.request("/chat", HANDSHAKE).await;
-    assert_eq!((reply.status(), reply.text().as_str()), (401, "no"));
+    for (status, body) in [(200, ""), (201, ""), (302, ""), (400, "no"), (401, "no"), (503, "no")] {
+        let reply = proxy.connect().await.request(&format!("/{status}"), HANDSHAKE).await;
+        assert_eq!((reply.status(), reply.text().as_str()), (status, body));
+    }
 }
 
 #[tokio::test]
@@ -180,8 +182,9 @@ async fn a_tunnel_to_nowhere_is_503() {
     assert_eq!(client.tunnel("dest:443").await.0.status(), 503);
 }
 
+/// No prefix matches a CONNECT.
 #[tokio::test]
-async fn connect_without_its_upgrade_is_refused() {
+async fn connect_without_its_route_is_404() {
     let backend = Backend::h2(|_, mut respond, _| async move {
         respond.send_response(Response::new(()), true).unwrap();
     })
@@ -189,6 +192,6 @@ async fn connect_without_its_upgrade_is_refused() {
     let proxy = proxy(&backend, TO_A, "server_name: x", H2_UPSTREAM).await;
     let mut client = proxy.connect().await;
     client.send("CONNECT dest:443 HTTP/1.1\r\nhost: dest:443\r\n\r\n").await;
-    assert_eq!(client.head().await.status(), 403);
+    assert_eq!(client.head().await.status(), 404);
     assert_eq!(backend.accepted(), 0);
 }

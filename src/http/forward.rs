@@ -325,8 +325,10 @@ async fn respond(
             .await;
     }
     let mut end = end;
-    if active.http.request.upgrade.as_ref().is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-        // A websocket handshake that the host does not take up has no body to pass on.
+    if head.status.as_u16() < 400
+        && active.http.request.upgrade.as_ref().is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    {
+        // A websocket handshake that the host does not take up has no body to pass on, unless it is an error that says why.
         active.http.info.details = Some(Cow::Borrowed("websocket_handshake_unsuccessful"));
         head.headers.remove(http::header::CONTENT_LENGTH);
         end = true;

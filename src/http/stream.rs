@@ -22,8 +22,8 @@ use super::filters::Chain;
 use super::forward;
 use super::h1::{BodyKind, H1Error};
 use super::manager::{HttpConnection, PREMATURE};
-use super::watch::Refused;
 use super::rules::{local_reply, request::mutate_request, response::mutate_response};
+use super::watch::Refused;
 use crate::route::{Action, Route};
 
 /// `x-envoy-attempt-count`

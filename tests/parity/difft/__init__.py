@@ -1,0 +1,1 @@
+"""Differential tester: the same bootstrap and the same bytes through Envoy and a second proxy."""

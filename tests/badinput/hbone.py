@@ -1,0 +1,3 @@
+import bed
+CASES = []
+class HboneBed: pass

@@ -367,8 +367,8 @@ class Bed:
         except asyncio.TimeoutError:
             got = "hangs"
             problems.append(f"took more than {case.limit} s")
-        except OSError as e:
-            got = f"!{type(e).__name__}"
+        except Exception as e:  # noqa: BLE001 - whatever a proxy does to the client's code is the case's result
+            got = f"!{type(e).__name__}: {e}"
         for conn in self.conns:
             conn.close(reset=conn.state == "open")
         if fault := self.dead():

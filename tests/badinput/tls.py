@@ -99,7 +99,7 @@ async def send_raw(bed, listener, *pieces, seconds=1.5):
     return said(conn)
 
 
-async def handshake(bed, listener, spec=H1, sni="server.test", cut=None, request=b"GET /s/200 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
+async def handshake(bed, listener, spec=H1, sni="server.test", cut=None, request=b"GET /s/200 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", enough=1 << 30):
     """A whole handshake and a request; `cut` turns the hello into what goes on the wire. The status, or `refused` and why."""
     conn = await bed.open(listener)
     obj, incoming, outgoing, hello = client_hello(spec, sni, bed.certs)
@@ -114,7 +114,7 @@ async def handshake(bed, listener, spec=H1, sni="server.test", cut=None, request
                 obj.do_handshake()
                 done = True
                 obj.write(request)
-            while chunk := obj.read(65536):
+            while len(text) < enough and (chunk := obj.read(65536)):
                 text += chunk
             break
         except ssl.SSLWantReadError:

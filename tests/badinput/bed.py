@@ -281,7 +281,7 @@ class H2:
 class Bed:
     """What the http and the hbone bed have in common; they say how to configure, warm up and probe."""
     kind, concurrency, admin, certs = "", 1, 15000, ""
-    proxy, access = None, None
+    proxy, access, drop = None, None, ""
 
     def __init__(self, binary, envoy, work, certs, full):
         self.binary, self.envoy, self.full, self.certs = binary, envoy, full, str(certs)
@@ -316,6 +316,9 @@ class Bed:
 
     # --- the proxy
     def start(self, plain):
+        for chain in (c for x in plain["static_resources"]["listeners"] for c in x["filter_chains"] if self.drop):
+            for manager in (x["typed_config"] for x in chain["filters"] if "http_filters" in x["typed_config"]):
+                manager["http_filters"] = [x for x in manager["http_filters"] if not re.search(self.drop, x["name"])]
         path = self.work / "bootstrap.json"
         path.write_text(json.dumps(plain, indent=1))
         self.proxy = rig.Proxy(self.binary, path, self.work, self.work / "proxy.log", concurrency=self.concurrency, admin=self.admin,

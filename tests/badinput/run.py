@@ -46,6 +46,7 @@ def arguments():
     a.add_argument("--list", action="store_true")
     a.add_argument("--keep", action="store_true", help="keep configurations and logs, say where")
     a.add_argument("--record", action="store_true", help="write what this Envoy does in envoy.yaml, for the cases that leave it to that file")
+    a.add_argument("--drop", default="", help="leave HTTP filters out whose name matches, for a proxy that lacks them; their cases fail")
     a.add_argument("--json", help="write {case: [outcome, problems]} to this file")
     a.add_argument("--shard", help=argparse.SUPPRESS)
     a.add_argument("--work", help=argparse.SUPPRESS)
@@ -68,6 +69,7 @@ async def play(cases, args, work):
         if not mine:
             continue
         bed = make(args.binary, args.envoy, work, pathlib.Path(args.work) / "certs", args.full)
+        bed.drop = args.drop
         try:
             await bed.setup()
             for x in bed.backends.values():
@@ -129,7 +131,7 @@ def main():
     results, general = {}, []
     try:
         certs.make(pathlib.Path(work) / "certs")
-        command = [sys.executable, __file__, "--bin", args.binary, "--only", args.only, "--work", work, *["--envoy"] * args.envoy, *["--full"] * args.full]
+        command = [sys.executable, __file__, "--bin", args.binary, "--only", args.only, "--work", work, *["--envoy"] * args.envoy, *["--full"] * args.full, "--drop", args.drop]
         children = [subprocess.Popen([*command, "--shard", f"{i}/{count}"]) for i in range(count)]
         for i, child in enumerate(children):
             try:

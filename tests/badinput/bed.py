@@ -102,6 +102,22 @@ def strict(wire, pos):
     return pos, False
 
 
+def check_strict():
+    """The judge of the upstream's bytes is judged first: what it has to refuse, take and wait for."""
+    host, chunked = b"GET / HTTP/1.1\r\nhost: x\r\n", b"transfer-encoding: chunked\r\n"
+    for text in (b"GET /a b HTTP/1.1\r\nhost: x\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", host + b"host: y\r\n\r\n", host + b"a: b\rc\r\n\r\n", host + b"a: b\0\r\n\r\n", host + b"a b: c\r\n\r\n",
+                 host + b"a: b\nc: d\r\n\r\n", host + b" a: b\r\n\r\n", host + chunked + b"content-length: 1\r\n\r\n", host + b"content-length: 1\r\ncontent-length: 1\r\n\r\n", host + b"content-length: +1\r\n\r\n",
+                 host + b"transfer-encoding: x\r\n\r\n", host + chunked + b"\r\n0x1\r\na\r\n0\r\n\r\n", host + chunked + b"\r\n1\r\nabc0\r\n\r\n", host + chunked + b"\r\n1;a\r\n", host + b"\r\nsmuggled\r\n"):
+        try:
+            strict(text, 0)
+        except ValueError:
+            continue
+        raise SystemExit(f"strict() takes {text!r}")
+    whole = host + b"content-length: 3\r\n\r\nabc" + host + chunked + b"\r\n3\r\nabc\r\n0\r\n\r\n"
+    if strict(whole, 0) != (len(whole), False) or strict(whole[:-1], 0) != (len(host) + 24, False):
+        raise SystemExit("strict() does not take what is right")
+
+
 class Tap(asyncio.StreamReader):
     """A reader that keeps what it is fed."""
 

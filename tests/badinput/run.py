@@ -120,6 +120,7 @@ def main():
     if args.shard:
         return shard(args)
     cases = chosen(args)
+    beds.check_strict()
     if args.list:
         print("\n".join(x.id for x in cases))
         return 0

@@ -29,16 +29,16 @@ def main():
     with common.waypoint(args) as (proxy, command):
         before = proxy.rss_kib()
         connections = -(-args.count // STREAMS) + 8  # a few more than needed: tunnels are dealt out in turn
-        child = subprocess.Popen(command("hold", "--connections", connections, "--count", args.count, "--hold", f"{args.hold}s", "--timeout", "60s", "--source", ",".join(SOURCES),
+        child = subprocess.Popen(command("hold", "--connections", connections, "--count", args.count, "--hold", f"{args.hold}s", "--timeout", "30s", "--source", ",".join(SOURCES),
                                          f"http://{common.SERVICE}:{args.port}/"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        most, end = 0, time.monotonic() + 240
+        most, end = 0, time.monotonic() + 120
         while child.poll() is None and time.monotonic() < end:
             proxy.alive()
             most = max(most, sum(v for n, v in proxy.gauges("^http.connect_terminate.downstream_rq_active$").items()))
             time.sleep(0.3)
         if child.poll() is None:
             child.kill()
-            problems.append("not done after 240 s")
+            problems.append("not done after 120 s")
         out, err = child.communicate()
         peak = hwm_kib(proxy.child.pid)
     said = common.last_json(out)

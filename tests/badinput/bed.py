@@ -102,6 +102,15 @@ def strict(wire, pos):
     return pos, False
 
 
+def unclean_h2(record):
+    """What of a request to an HTTP/2 upstream no strict server would take."""
+    plain = [x for x in record["headers"] if not x[0].startswith(":")] + record["trailers"]
+    bad = [n for n, v in plain if not re.fullmatch(TOKEN, n.encode("latin-1")) or n != n.lower() or n in ("connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection")
+           or not re.fullmatch(r"[\t -~\x80-\xff]*", v)]
+    bad += [n for n, v in record["headers"] if n.startswith(":") and not re.fullmatch(r"[!-~\x80-\xff]+", v)]
+    return [f"the HTTP/2 upstream got the header {n!r}" for n in bad]
+
+
 def check_strict():
     """The judge of the upstream's bytes is judged first: what it has to refuse, take and wait for."""
     host, chunked = b"GET / HTTP/1.1\r\nhost: x\r\n", b"transfer-encoding: chunked\r\n"
@@ -409,6 +418,7 @@ class Bed:
             shown = [f"{n.lower()}={v}" for r in fresh for n, v in [(":request", r.get("request", "")), *r["headers"]] if n.lower() in wanted]
             got = f"{got} | {' '.join(sorted(shown))}".rstrip()
         requests = [r for r in fresh if "request" in r]
+        problems += [p for r in requests if r.get("framing") == "h2" for p in unclean_h2(r)]
         if any("smuggled" in r["request"] for r in requests):
             problems.append(f"SMUGGLED: {[r['request'] for r in requests]}")
         whole = sum(r["complete"] for r in requests)

@@ -1,18 +1,19 @@
 //! Waypost: an Envoy-compatible L7 waypoint proxy.
 //!
-//! Data goes one way: bytes → listener → http → filters → route → cluster → hbone → bytes, and observe is told at the end.
+//! Data goes one way: bytes → listener → http → filters → route → cluster → bytes, and observe is told at the end.
 
 pub mod admin;
 pub mod cli;
 pub mod cluster;
 pub mod config;
-pub mod hbone;
 pub mod http;
 pub mod lifecycle;
 pub mod listener;
 pub mod net;
 pub mod observe;
+pub mod overload;
 pub mod route;
+pub mod server;
 pub mod tcp_proxy;
 pub mod tls;
 pub mod tools;

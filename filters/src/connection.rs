@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+pub use crate::pem::Pem;
+
 use crate::address::Address;
 use crate::filter_state::FilterState;
 use crate::metadata::Metadata;
@@ -35,6 +37,8 @@ pub struct Connection {
     pub filter_state: FilterState,
     /// Dynamic metadata of the connection (passed-through host metadata on internal connections).
     pub metadata: Metadata,
+    /// Why the TLS handshake failed (`%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`).
+    pub transport_failure: Option<Arc<str>>,
     /// The name of the filter chain that took the connection.
     pub filter_chain: Arc<str>,
     /// The listener's name.
@@ -73,6 +77,7 @@ impl Connection {
             tls: None,
             filter_state: FilterState::default(),
             metadata: Metadata::default(),
+            transport_failure: None,
             filter_chain: Arc::from(""),
             listener: Arc::from(""),
             direction: Direction::Unspecified,
@@ -121,9 +126,9 @@ pub struct CertificateInfo {
     /// The serial number, lower-case hex.
     pub serial: String,
     /// The certificate as URL-encoded PEM.
-    pub pem_encoded: String,
+    pub pem_encoded: Pem,
     /// The whole chain as URL-encoded PEM.
-    pub chain_pem_encoded: String,
+    pub chain_pem_encoded: Pem,
     /// Not valid before, seconds since the epoch.
     pub not_before: i64,
     /// Not valid after, seconds since the epoch.

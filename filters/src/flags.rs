@@ -1,8 +1,20 @@
 //! Response flags: why a stream ended as it did (`StreamInfo::CoreResponseFlag`).
 
-/// A set of [`Flag`]s, in Envoy's bit order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u32);
+/// A set of [`Flag`]s that knows in which order they were set, for that is how a log line prints them (`URX,UF`, but `UF,URX` in TCP).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flags {
+    bits: u32,
+    /// The first flags set, each as its bit plus one; 0 where there is none. No stream was seen with more than three.
+    order: [u8; 4],
+}
+
+impl PartialEq for Flags {
+    fn eq(&self, other: &Flags) -> bool {
+        self.bits == other.bits
+    }
+}
+
+impl Eq for Flags {}
 
 macro_rules! flags {
     ($($(#[$doc:meta])* $name:ident = $bit:literal, $short:literal, $long:literal;)*) => {
@@ -12,7 +24,7 @@ macro_rules! flags {
         pub enum Flag { $($(#[$doc])* $name = $bit,)* }
 
         impl Flag {
-            /// Every flag, in the order in which a log line prints them.
+            /// Every flag, in Envoy's bit order.
             pub const ALL: &'static [Flag] = &[$(Flag::$name,)*];
 
             /// The name that `%RESPONSE_FLAGS%` prints and access-log filters take.
@@ -93,31 +105,38 @@ flags! {
 
 impl Flags {
     /// No flag.
-    pub const NONE: Flags = Flags(0);
+    pub const NONE: Flags = Flags { bits: 0, order: [0; 4] };
 
     /// Adds a flag.
     pub fn set(&mut self, flag: Flag) {
-        self.0 |= 1 << flag as u8;
+        if !self.has(flag) {
+            self.bits |= 1 << flag as u8;
+            if let Some(place) = self.order.iter_mut().find(|o| **o == 0) {
+                *place = flag as u8 + 1;
+            }
+        }
     }
 
     /// Whether the flag is there.
     pub fn has(self, flag: Flag) -> bool {
-        self.0 & (1 << flag as u8) != 0
+        self.bits & (1 << flag as u8) != 0
     }
 
     /// Whether both sets have a flag in common.
     pub fn intersects(self, other: Flags) -> bool {
-        self.0 & other.0 != 0
+        self.bits & other.bits != 0
     }
 
     /// Whether there is none.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.bits == 0
     }
 
-    /// The flags of the set, in the order of printing.
+    /// The flags of the set, in the order of printing: as they were set.
     pub fn iter(self) -> impl Iterator<Item = Flag> {
-        Flag::ALL.iter().copied().filter(move |f| self.has(*f))
+        let first = self.order.into_iter().filter_map(|o| Flag::ALL.get(usize::from(o.checked_sub(1)?)).copied());
+        let rest = Flag::ALL.iter().copied().filter(move |f| self.has(*f) && !self.order.contains(&(*f as u8 + 1)));
+        first.chain(rest)
     }
 }
 
@@ -126,5 +145,31 @@ impl From<Flag> for Flags {
         let mut flags = Flags::NONE;
         flags.set(flag);
         flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_come_in_the_order_of_setting() {
+        let mut flags = Flags::NONE;
+        for flag in
+            [Flag::UpstreamRetryLimitExceeded, Flag::UpstreamConnectionFailure, Flag::UpstreamRetryLimitExceeded]
+        {
+            flags.set(flag);
+        }
+        assert!(flags.iter().map(Flag::short).eq(["URX", "UF"]));
+        let mut other = Flags::from(Flag::UpstreamConnectionFailure);
+        other.set(Flag::UpstreamRetryLimitExceeded);
+        assert_eq!(flags, other);
+        for flag in
+            [Flag::RateLimited, Flag::NoRouteFound, Flag::FailedLocalHealthCheck, Flag::UnconditionalDropOverload]
+        {
+            flags.set(flag);
+        }
+        assert!(flags.iter().map(Flag::short).eq(["URX", "UF", "RL", "NR", "LH", "UDO"]));
+        assert!(Flag::ALL.iter().enumerate().all(|(i, f)| *f as usize == i), "a bit is a place in the list");
     }
 }

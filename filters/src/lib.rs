@@ -16,4 +16,6 @@ pub mod listener;
 pub mod matcher;
 pub mod metadata;
 pub mod network;
+mod pem;
+pub mod set_filter_state;
 pub mod stream;

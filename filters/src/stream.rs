@@ -54,12 +54,18 @@ pub struct StreamInfo {
     pub bytes_received: u64,
     /// Body bytes to downstream.
     pub bytes_sent: u64,
+    /// Bytes on the wire of the client's side.
+    pub downstream_wire: WireBytes,
+    /// Bytes on the wire of the host's side.
+    pub upstream_wire: WireBytes,
     /// Name of the route.
     pub route_name: Option<Arc<str>>,
     /// Name of the virtual host.
     pub virtual_host: Option<Arc<str>>,
     /// The route's `metadata`.
     pub route_metadata: Option<Arc<Metadata>>,
+    /// The virtual host's `metadata`.
+    pub virtual_host_metadata: Option<Arc<Metadata>>,
     /// The upstream side.
     pub upstream: Upstream,
     /// When things happened.
@@ -74,11 +80,26 @@ pub struct StreamInfo {
     pub remote: Address,
 }
 
+/// Bytes of one side of a stream as they are on the wire, framing included (`BytesMeter`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WireBytes {
+    /// All that was received.
+    pub received: u64,
+    /// All that was sent.
+    pub sent: u64,
+    /// The part of it that was heads.
+    pub headers_received: u64,
+    /// The part of it that was heads.
+    pub headers_sent: u64,
+}
+
 /// The upstream side of a stream.
 #[derive(Debug, Default)]
 pub struct Upstream {
     /// The cluster of the route (`%UPSTREAM_CLUSTER%` prints `alt_stat_name` where there is one).
     pub cluster: Option<Arc<ClusterNames>>,
+    /// The cluster's `metadata`.
+    pub cluster_metadata: Option<Arc<Metadata>>,
     /// The host that was chosen.
     pub host: Option<Arc<HostInfo>>,
     /// Our address of the upstream connection.
@@ -152,9 +173,12 @@ impl StreamInfo {
             flags: Flags::NONE,
             bytes_received: 0,
             bytes_sent: 0,
+            downstream_wire: WireBytes::default(),
+            upstream_wire: WireBytes::default(),
             route_name: None,
             virtual_host: None,
             route_metadata: None,
+            virtual_host_metadata: None,
             upstream: Upstream::default(),
             timing: Timing::default(),
             filter_state: FilterState::default(),

@@ -14,10 +14,11 @@ use waypost_xds::google::protobuf as pb;
 
 use super::limits::Limit;
 use super::stats::ClusterStats;
-use super::{Cluster, Discovery, Health, Host, HostSet, Limits, OriginalDst, Policy, Transport, next_id};
+use super::{Cluster, Discovery, Health, Host, HostSet, Limits, OriginalDst, Policy, next_id};
 use crate::config::convert::{address, bool_of, duration, metadata, socket_address, struct_json, u32_of};
 use crate::config::{ConfigError, Context, refuse};
 use crate::net::socket::Keepalive;
+use crate::tls::TlsStats;
 
 mod http;
 mod transport;
@@ -133,6 +134,7 @@ pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<C
     }
     let observability_name: Arc<str> =
         if alt_stat_name.is_empty() { name.as_str().into() } else { alt_stat_name.trim_end_matches(';').into() };
+    let observability = observability_name.clone();
     let stats = ClusterStats::new(cx.stats, &observability_name);
     let set = HostSet::new(hosts, common.panic_threshold);
     stats.membership_total.set(set.all.len() as u64);
@@ -150,7 +152,9 @@ pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<C
         keepalive,
         bind,
         limits: limits(circuit_breakers, path)?,
-        metadata: metadata(cluster_metadata),
+        shares: transports.any_internal(),
+        metadata: Arc::new(metadata(cluster_metadata)),
+        ssl: transports.any_tls().then(|| TlsStats::new(cx.stats, &format!("cluster.{observability}."))),
         stats,
     }))
 }
@@ -249,11 +253,21 @@ fn original_dst(
             u16::try_from(p).map_err(|_| ConfigError::new(format!("{path}.upstream_port_override"), "expected a port"))
         })
         .transpose()?;
-    let metadata_key = metadata_key.map(|k| {
-        use waypost_xds::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
-        let segments = k.path.into_iter().filter_map(|s| s.segment.map(|Segment::Key(k)| k)).collect();
-        (k.key, segments)
-    });
+    let metadata_key = metadata_key
+        .map(|k| {
+            use waypost_xds::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
+            let segments = k
+                .path
+                .into_iter()
+                .filter_map(|s| s.segment)
+                .map(|s| match s {
+                    Segment::Key(key) => Ok(key),
+                    Segment::Index(_) => Err(ConfigError::unsupported(format!("{path}.metadata_key.path.index"))),
+                })
+                .collect::<Result<_, _>>()?;
+            Ok::<_, ConfigError>((k.key, segments))
+        })
+        .transpose()?;
     Ok(OriginalDst { header, port, metadata_key, transport: transports.default() })
 }
 

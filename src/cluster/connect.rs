@@ -17,7 +17,7 @@ use super::{Cluster, Host, Transport, next_id};
 use crate::net::Io;
 use crate::net::alarm::timeout_at;
 use crate::net::socket::{connect_tcp, connect_unix};
-use crate::tls;
+use crate::tls::{self, Target};
 use crate::worker::Worker;
 
 /// A connection that has been made.
@@ -209,7 +209,14 @@ async fn open(
     match inner {
         Transport::Raw | Transport::Internal { .. } => Ok((io, local, None, guard)),
         Transport::Tls(context) => {
-            let (io, session) = tls::connect(context, io, sni).await.map_err(ConnectError::Failed)?;
+            let target = Target {
+                sni: sni.as_deref(),
+                host: Some(&host.info.hostname).map(|h| &**h).filter(|h| !h.is_empty()),
+                match_san: cluster.http.auto_san_validation,
+                alpn: alpn(cluster),
+            };
+            let (io, session) =
+                tls::connect(&context.0, io, target, cluster.ssl.as_ref()).await.map_err(ConnectError::Failed)?;
             Ok((io, local, Some(session), guard))
         }
     }
@@ -231,3 +238,15 @@ fn failed(e: &io::Error) -> ConnectError {
 
 /// How long a request may wait in a pool for a connection that somebody else has; bounded so that nothing waits for ever.
 pub const PENDING_LIMIT: Duration = Duration::from_secs(60);
+
+/// The ALPN protocols that a cluster's own protocol asks for, where its TLS context names none.
+fn alpn(cluster: &Cluster) -> Option<&'static [Vec<u8>]> {
+    use std::sync::LazyLock;
+    static H2: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| vec![b"h2".to_vec()]);
+    static BOTH: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| vec![b"h2".to_vec(), b"http/1.1".to_vec()]);
+    match cluster.http.protocol {
+        super::UpstreamProtocol::Http2 => Some(&H2),
+        super::UpstreamProtocol::Alpn => Some(&BOTH),
+        super::UpstreamProtocol::Http1 | super::UpstreamProtocol::Downstream => None,
+    }
+}

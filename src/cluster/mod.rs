@@ -22,7 +22,7 @@ pub use self::limits::Limits;
 pub use self::stats::ClusterStats;
 pub use self::table::{ClusterSlot, ClusterTable};
 use crate::net::socket::Keepalive;
-use crate::tls::ClientTls;
+use crate::tls::{ClientTls, TlsStats};
 
 /// A cluster as it is now (`config.cluster.v3.Cluster`).
 #[derive(Debug)]
@@ -49,10 +49,14 @@ pub struct Cluster {
     pub bind: Option<SocketAddr>,
     /// `circuit_breakers` of the default priority.
     pub limits: Limits,
+    /// Whether its connections share filter state with internal listeners (`internal_upstream`).
+    pub shares: bool,
     /// `metadata`.
-    pub metadata: Metadata,
+    pub metadata: Arc<Metadata>,
     /// Counters.
     pub stats: ClusterStats,
+    /// `ssl.…`, where any host is reached over TLS.
+    pub ssl: Option<TlsStats>,
 }
 
 /// `type`.
@@ -162,7 +166,7 @@ pub enum Transport {
     /// `raw_buffer`.
     Raw,
     /// `tls`.
-    Tls(Arc<ClientTls>),
+    Tls(TlsTransport),
     /// `internal_upstream`: shares filter state and metadata with an internal listener.
     Internal {
         /// `passthrough_metadata`.
@@ -170,6 +174,16 @@ pub enum Transport {
         /// `transport_socket`.
         inner: Box<Transport>,
     },
+}
+
+/// An `UpstreamTlsContext`.
+#[derive(Clone)]
+pub struct TlsTransport(pub Arc<ClientTls>);
+
+impl std::fmt::Debug for TlsTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("tls")
+    }
 }
 
 /// One of `passthrough_metadata`.

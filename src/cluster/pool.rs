@@ -149,8 +149,7 @@ impl Pool {
             return self.wait_idle().await;
         }
         let open = self.count_open();
-        let Connected { io, upstream } =
-            connect(worker, &self.cluster, &self.host, &self.sharing, sni, permit).await?;
+        let Connected { io, upstream } = connect(worker, &self.cluster, &self.host, &self.sharing, sni, permit).await?;
         stats.upstream_cx_http1_total.inc();
         Ok(H1Conn { io, read: BytesMut::new(), out: WriteQueue::default(), upstream, _open: open })
     }
@@ -244,6 +243,9 @@ impl Pool {
             .header_table_size(http.h2.table_size)
             .max_header_list_size(u32::try_from(http.max_headers_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(self.cluster.buffer_limit)
+            // Mass aborts of tunnels would otherwise end connections that are as good as ever.
+            .max_local_error_reset_streams(None)
+            .max_concurrent_reset_streams(1024)
             // Bigger frames than 16 KiB save work where bodies are large; ztunnel offers 1 MiB.
             .max_frame_size(64 * 1024)
             .enable_push(false)
@@ -258,14 +260,21 @@ impl Pool {
             closed: Cell::new(false),
             last_used: Cell::new(Instant::now()),
         });
-        self.multiplexed.borrow_mut().push(conn.clone());
-        let pool = self.clone();
+        // The driver must not hold the sender: a connection whose last handle is dropped ends, and so does the driver.
+        let (driven, pool) = (Rc::downgrade(&conn), Rc::downgrade(self));
+        let upstream = conn.upstream.clone();
+        self.multiplexed.borrow_mut().push(conn);
         let keepalive = http.h2.keepalive;
         tokio::task::spawn_local(async move {
             drive(connection, keepalive).await;
-            conn.retire();
-            pool.multiplexed.borrow_mut().retain(|c| !Rc::ptr_eq(c, &conn));
-            pool.changed.notify_waiters();
+            if let Some(conn) = driven.upgrade() {
+                conn.retire();
+            }
+            if let Some(pool) = pool.upgrade() {
+                pool.multiplexed.borrow_mut().retain(|c| !c.closed.get());
+                pool.changed.notify_waiters();
+            }
+            drop(upstream);
         });
         Ok(())
     }
@@ -315,7 +324,10 @@ impl Drop for Connecting {
 }
 
 /// Runs an HTTP/2 client connection to its end, with keepalive pings if the cluster asks for them.
-async fn drive(mut connection: h2::client::Connection<Io, Bytes>, keepalive: Option<(std::time::Duration, std::time::Duration)>) {
+async fn drive(
+    mut connection: h2::client::Connection<Io, Bytes>,
+    keepalive: Option<(std::time::Duration, std::time::Duration)>,
+) {
     let Some((interval, timeout)) = keepalive else {
         let _ = connection.await;
         return;

@@ -122,8 +122,20 @@ pub fn value_json(v: pb::Value) -> Value {
     }
 }
 
-impl From<waypost_xds::Error> for ConfigError {
-    fn from(e: waypost_xds::Error) -> ConfigError {
-        ConfigError::new(e.path(), e.reason())
+/// `config.core.v3.DataSource`: a file, inline bytes or text, or an environment variable.
+pub fn data_source(source: core::DataSource, path: &str) -> Result<Vec<u8>, ConfigError> {
+    use core::data_source::Specifier;
+    let core::DataSource { watched_directory, specifier } = source;
+    refuse(&watched_directory, path, "watched_directory")?;
+    match specifier {
+        Some(Specifier::Filename(file)) => {
+            std::fs::read(&file).map_err(|e| ConfigError::new(format!("{path}.filename"), format!("{file}: {e}")))
+        }
+        Some(Specifier::InlineBytes(bytes)) => Ok(bytes),
+        Some(Specifier::InlineString(text)) => Ok(text.into_bytes()),
+        Some(Specifier::EnvironmentVariable(name)) => std::env::var(&name).map(String::into_bytes).map_err(|_| {
+            ConfigError::new(format!("{path}.environment_variable"), format!("the environment has no {name}"))
+        }),
+        None => Err(ConfigError::new(path, "expected a data source")),
     }
 }

@@ -1,5 +1,6 @@
 //! From protobuf to what runs: everything is compiled here, once.
 
+pub mod bootstrap;
 pub mod convert;
 
 use waypost_filters::format::header_ops::HeaderOpsError;

@@ -6,10 +6,11 @@
 mod compile;
 mod convert;
 pub mod local_reply;
+mod mapper_filter;
 mod protocol;
 pub mod stats;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -211,8 +212,8 @@ pub struct Keepalive {
     pub interval: Option<Duration>,
     /// `timeout`
     pub timeout: Duration,
-    /// `interval_jitter`, as a part of the interval; 15 % by default.
-    pub jitter: f64,
+    /// `interval_jitter`, as a part of the interval of 10000; 15 % by default.
+    pub jitter: u16,
     /// `connection_idle_interval`
     pub idle_interval: Option<Duration>,
 }

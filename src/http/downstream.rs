@@ -8,9 +8,10 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Response, StatusCode};
 use waypost_filters::head::{Protocol, ResponseHead};
+use waypost_filters::stream::WireBytes;
 
 use super::h1::{self, BodyDecoder, BodyKind, Casing, Connection, Decoded, Eof, Framing, ScanState};
-use crate::net::{Io, Tunnel, WriteQueue};
+use crate::net::{Alarm, Io, Tunnel, WriteQueue};
 
 /// What a body is made of.
 #[derive(Debug)]
@@ -68,6 +69,13 @@ pub struct H1Server {
     framing: Framing,
     /// How much may wait to be written before the sender is held back.
     pub buffer_limit: usize,
+    /// Bytes that were ever read.
+    pub filled: u64,
+    /// The connection's alarm, lent to one exchange after another: its timers are seldom made anew.
+    pub alarm: Alarm,
+    /// What had been read and written when the current request began, its head not counted.
+    mark: (u64, u64),
+    headers_sent: u64,
 }
 
 /// A stream of an HTTP/2 connection of a client.
@@ -84,6 +92,7 @@ pub struct H2Server {
 impl H1Server {
     /// A connection that has been accepted; `read` has come in already.
     pub fn new(io: Io, read: BytesMut, buffer_limit: usize) -> H1Server {
+        let read_before = read.len() as u64;
         H1Server {
             io,
             read,
@@ -99,11 +108,17 @@ impl H1Server {
             proper_case: false,
             framing: Framing::None,
             buffer_limit,
+            filled: read_before,
+            alarm: Alarm::default(),
+            mark: (0, 0),
+            headers_sent: 0,
         }
     }
 
     /// Begins with the body of a request whose head has been parsed.
     pub fn begin(&mut self, body: BodyKind) {
+        self.mark = (self.filled - self.read.len() as u64, self.out.total());
+        self.headers_sent = 0;
         self.body = match body {
             // After an upgrade or CONNECT, bytes are not looked at before the other side has agreed.
             BodyKind::None | BodyKind::UntilClose => None,
@@ -138,7 +153,7 @@ impl H1Server {
             }
             match self.io.poll_fill(cx, &mut self.read) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Ok(n)) if n > 0 => self.filled += n as u64,
                 Poll::Ready(Ok(_) | Err(_)) => {
                     if body.on_eof() == Eof::Clean {
                         self.body = None;
@@ -155,7 +170,7 @@ impl H1Server {
         while self.read.len() < self.buffer_limit.min(64 * 1024) {
             match self.io.poll_fill(cx, &mut self.read) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Ok(n)) if n > 0 => self.filled += n as u64,
                 Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Lost::Reset(None)),
             }
         }
@@ -183,6 +198,7 @@ impl H1Server {
             Connection::Default
         };
         let casing = self.casing();
+        let before = self.out.total();
         h1::encode_response(
             head.status,
             &head.headers,
@@ -192,6 +208,7 @@ impl H1Server {
             casing,
             self.out.tail(),
         );
+        self.headers_sent += self.out.total() - before;
     }
 
     fn send_data(&mut self, data: Bytes) {
@@ -208,7 +225,7 @@ impl H1Server {
     }
 
     fn finish(&mut self, trailers: Option<HeaderMap>) {
-        if self.framing == Framing::Chunked && !self.method == Method::HEAD {
+        if self.framing == Framing::Chunked && self.method != Method::HEAD {
             match trailers.filter(|_| self.enable_trailers) {
                 Some(t) => {
                     let casing = self.casing();
@@ -370,6 +387,21 @@ impl Downstream<'_> {
         }
     }
 
+    /// The alarm that the last exchange of the connection left behind.
+    pub fn take_alarm(&mut self) -> Alarm {
+        match self {
+            Downstream::H1(c) => std::mem::take(&mut c.alarm),
+            Downstream::H2(_) => Alarm::default(),
+        }
+    }
+
+    /// Leaves an alarm to the next exchange.
+    pub fn leave_alarm(&mut self, alarm: Alarm) {
+        if let Downstream::H1(c) = self {
+            c.alarm = alarm;
+        }
+    }
+
     /// The protocol of the client.
     pub fn is_h1(&self) -> bool {
         matches!(self, Downstream::H1(_))
@@ -445,6 +477,20 @@ impl Downstream<'_> {
             && let Some(send) = &mut s.send
         {
             send.send_reset(Reason::NO_ERROR);
+        }
+    }
+
+    /// Bytes of this exchange on the wire, but for the request's head, which its parser has counted. HTTP/2 does not tell: bodies, and
+    /// heads as they would be without compression, are what its logs show.
+    pub fn wire(&self) -> Option<WireBytes> {
+        match self {
+            Downstream::H1(c) => Some(WireBytes {
+                received: (c.filled - c.read.len() as u64).saturating_sub(c.mark.0),
+                sent: c.out.total() - c.mark.1,
+                headers_received: 0,
+                headers_sent: c.headers_sent,
+            }),
+            Downstream::H2(_) => None,
         }
     }
 

@@ -56,7 +56,8 @@ pub struct Timers {
     pub duration_at: Option<Instant>,
     /// When the upstream stream has to be over.
     pub upstream_duration_at: Option<Instant>,
-    alarm: Alarm,
+    /// What wakes the task.
+    pub alarm: Alarm,
 }
 
 impl Timers {

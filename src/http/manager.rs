@@ -95,9 +95,14 @@ impl HttpConnection {
 
     /// Whether a response now has to say that the connection ends.
     pub fn ends(&self) -> bool {
-        if self.worker.shared.drain.is_on() && !self.closing.get() {
-            self.hcm.stats.downstream_cx_drain_close.inc();
-            self.closing.set(true);
+        let shared = &self.worker.shared;
+        if !self.closing.get() {
+            if shared.drain.closes(self.worker.random()) {
+                self.hcm.stats.downstream_cx_drain_close.inc();
+                self.closing.set(true);
+            } else if shared.overload.disables_keepalive() {
+                self.closing.set(true);
+            }
         }
         self.closing.get()
     }
@@ -237,7 +242,7 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) {
     let scheme = if connection.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let mut server = H1Server::new(io, read, BUFFER_LIMIT);
     server.enable_trailers = hcm.http1.enable_trailers;
-    server.proper_case = hcm.http1.casing == HeaderCasing::ProperWords;
+    server.proper_case = hcm.http1.casing == HeaderCasing::ProperCaseWords;
     let mut alarm = Alarm::default();
     loop {
         let next = next_request(connection, &mut server, &limits, scheme, &mut alarm).await;
@@ -296,7 +301,7 @@ async fn next_request(
                 }
             }
             match server.io.poll_fill(cx, &mut server.read) {
-                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Ok(n)) if n > 0 => server.filled += n as u64,
                 Poll::Ready(_) => return Poll::Ready(Next::Over),
                 Poll::Pending => break,
             }
@@ -385,6 +390,8 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_header_list_size(u32::try_from(hcm.limits.max_request_headers_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(BUFFER_LIMIT)
+        // Streams that end in error here are cheap: what a peer provokes is counted as premature resets instead.
+        .max_local_error_reset_streams(None)
         // Streams that a client resets before they were accepted; the counting of premature resets comes later and sees fewer.
         .max_pending_accept_reset_streams((PREMATURE_RESET_STREAMS / 2) as usize)
         .max_frame_size(64 * 1024);
@@ -405,9 +412,7 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
         None => return,
     };
     let mut drain = connection.worker.shared.drain.subscribe();
-    if *drain.borrow_and_update() {
-        connection.closing.set(true);
-    }
+    drain.borrow_and_update();
     let mut pings = options.keepalive.as_ref().and_then(|k| Some((k.interval?, k.timeout))).zip(h2.ping_pong());
     let mut ping_at = pings.as_ref().map(|((interval, _), _)| Instant::now() + *interval);
     let mut pong_by: Option<Instant> = None;
@@ -534,7 +539,7 @@ async fn request_h2(
     } else if head.method == Method::CONNECT {
         head.path = None;
     }
-    super::rules::h2::settle(&mut head);
+    settle(&mut head);
     let received = Received { head, protocol: Protocol::Http2, header_bytes: 0 };
     stream::run(&connection, received, Downstream::H2(Box::new(H2Server::new(respond, recv)))).await;
 }
@@ -555,3 +560,23 @@ impl Drop for StreamEnd {
 
 /// How long a stream may have lived to count as reset prematurely (Envoy: `overload.premature_reset_min_stream_lifetime_seconds`, 1 s).
 pub const PREMATURE: Duration = Duration::from_secs(1);
+
+/// Makes one cookie header of an HTTP/2 client's crumbs, and takes `host` for what it is (RFC 9113, 8.2.3 and 8.3.1).
+fn settle(head: &mut RequestHead) {
+    if let Some(host) = head.headers.remove(header::HOST)
+        && head.authority.is_none()
+    {
+        head.authority = Some(host);
+    }
+    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let mut joined = first.as_bytes().to_vec();
+        for crumb in std::iter::once(second).chain(crumbs) {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(crumb.as_bytes());
+        }
+        if let Ok(cookie) = http::HeaderValue::from_bytes(&joined) {
+            head.headers.insert(header::COOKIE, cookie);
+        }
+    }
+}

@@ -1,5 +1,13 @@
 //! HTTP: codecs, the connection manager and its rules.
 
 pub mod config;
+pub mod downstream;
+pub mod exchange;
+pub mod filters;
+pub mod forward;
 pub mod h1;
+pub mod manager;
 pub mod rules;
+pub mod stream;
+pub mod tunnel;
+pub mod upstream;

@@ -10,6 +10,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderMap, Method, Request, StatusCode};
 use waypost_filters::head::{RequestHead, ResponseHead};
+use waypost_filters::stream::WireBytes;
 
 use super::downstream::{Piece, h2_finish, poll_h2_body, poll_h2_flush};
 use super::h1::{self, BodyDecoder, Casing, Decoded, Eof, Framing, ResponseLimits, ScanState};
@@ -52,6 +53,8 @@ pub struct H1Client {
     enable_trailers: bool,
     proper_case: bool,
     buffer_limit: usize,
+    wire: WireBytes,
+    written_before: u64,
 }
 
 /// An HTTP/2 exchange with a host.
@@ -101,10 +104,13 @@ impl H1Client {
             enable_trailers: options.h1.enable_trailers,
             proper_case: options.h1.proper_case,
             buffer_limit: cluster.buffer_limit,
+            wire: WireBytes::default(),
+            written_before: conn.out.total(),
             conn,
         };
         let casing = client.casing();
         h1::encode_request(head, framing, casing, client.conn.out.tail());
+        client.wire.headers_sent = client.conn.out.total() - client.written_before;
         client
     }
 
@@ -117,13 +123,24 @@ impl H1Client {
             match h1::parse_response(&mut self.conn.read, &mut self.scan, &self.method, &self.limits) {
                 Ok(Some(parsed)) => {
                     self.scan = ScanState::default();
+                    self.wire.headers_received += parsed.header_bytes as u64;
                     if parsed.informational {
-                        return Poll::Ready(Ok(Response { head: parsed.head, end: false, upgrade: false, informational: true }));
+                        return Poll::Ready(Ok(Response {
+                            head: parsed.head,
+                            end: false,
+                            upgrade: false,
+                            informational: true,
+                        }));
                     }
                     self.keep_alive = parsed.keep_alive;
                     let end = parsed.body == h1::BodyKind::None || parsed.body == h1::BodyKind::Length(0);
                     self.body = (!end).then(|| BodyDecoder::new(parsed.body));
-                    return Poll::Ready(Ok(Response { head: parsed.head, end, upgrade: parsed.upgrade, informational: false }));
+                    return Poll::Ready(Ok(Response {
+                        head: parsed.head,
+                        end,
+                        upgrade: parsed.upgrade,
+                        informational: false,
+                    }));
                 }
                 Ok(None) => {}
                 Err(e) => {
@@ -133,7 +150,7 @@ impl H1Client {
             }
             match self.conn.io.poll_fill(cx, &mut self.conn.read) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Ok(n)) if n > 0 => self.wire.received += n as u64,
                 Poll::Ready(Ok(_)) if !self.conn.read.is_empty() => return Poll::Ready(Err(Broken::Protocol)),
                 Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Err(Broken::Terminated)),
             }
@@ -158,7 +175,7 @@ impl H1Client {
             }
             match self.conn.io.poll_fill(cx, &mut self.conn.read) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Ok(n)) if n > 0 => self.wire.received += n as u64,
                 Poll::Ready(Ok(_)) => {
                     if body.on_eof() == Eof::Clean {
                         self.body = None;
@@ -297,8 +314,7 @@ fn h2_request(head: &RequestHead) -> Option<Request<()>> {
             waypost_filters::head::Scheme::Http => http::uri::Scheme::HTTP,
             waypost_filters::head::Scheme::Https => http::uri::Scheme::HTTPS,
         });
-        parts.path_and_query =
-            Some(PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(head.path_bytes())).ok()?);
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(head.path_bytes())).ok()?);
         if parts.authority.is_none() {
             // A URI with a scheme needs one; HTTP/2 takes the path alone.
             parts.scheme = None;
@@ -323,6 +339,14 @@ impl Upstream {
         match self {
             Upstream::H1(c) => &c.conn.upstream,
             Upstream::H2(c) => &c.lease.conn.upstream,
+        }
+    }
+
+    /// Bytes of this exchange on the wire; none where HTTP/2 does not tell.
+    pub fn wire(&self) -> Option<WireBytes> {
+        match self {
+            Upstream::H1(c) => Some(WireBytes { sent: c.conn.out.total() - c.written_before, ..c.wire }),
+            Upstream::H2(_) => None,
         }
     }
 

@@ -120,12 +120,14 @@ fn plain(a: std::net::SocketAddr) -> std::net::SocketAddr {
 }
 
 fn start(worker: &Rc<Worker>, listener: Arc<Listener>, io: Io, mut connection: Connection) {
+    // A connection over a limit is closed at once.
+    let Some(places) = worker.shared.overload.admit(&listener.name) else { return };
     connection.listener = listener.name.clone();
     connection.direction = listener.direction;
     let load = LoadGuard::new(&worker.load);
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        let _load = load;
+        let _counted = (load, places);
         serve::serve(&worker, &listener, io, BytesMut::new(), connection).await;
     });
 }

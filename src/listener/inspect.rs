@@ -21,14 +21,19 @@ pub enum Refused {
 }
 
 /// Runs the listener filters. Bytes that were read on the way are in `read`.
-pub async fn run(listener: &Listener, io: &mut Io, read: &mut BytesMut, connection: &mut Connection) -> Result<(), Refused> {
+pub async fn run(
+    listener: &Listener,
+    io: &mut Io,
+    read: &mut BytesMut,
+    connection: &mut Connection,
+) -> Result<(), Refused> {
     if listener.filters.is_empty() {
         return Ok(());
     }
     let deadline = listener.filters_timeout.map(|t| Instant::now() + t);
     let done = timeout_at(deadline, async {
         for (filter, disabled) in &listener.filters {
-            if disabled.as_ref().is_some_and(|d| d.matches(connection.local.port())) {
+            if disabled.disabled(connection.local.port()) {
                 continue;
             }
             match filter {
@@ -50,8 +55,7 @@ pub async fn run(listener: &Listener, io: &mut Io, read: &mut BytesMut, connecti
 /// Whether any filter would read bytes of a connection that comes without a byte.
 pub fn reads(listener: &Listener, connection: &Connection) -> bool {
     listener.filters.iter().any(|(filter, disabled)| {
-        !matches!(filter, ListenerFilter::OriginalDst)
-            && !disabled.as_ref().is_some_and(|d| d.matches(connection.local.port()))
+        !matches!(filter, ListenerFilter::OriginalDst) && !disabled.disabled(connection.local.port())
     })
 }
 
@@ -99,7 +103,11 @@ async fn tls(
                 connection.application_protocols = alpn;
                 return Ok(());
             }
-            tls_inspector::Inspect::Invalid => return Err(Refused::Error),
+            tls_inspector::Inspect::Invalid if inspector.close_on_error => return Err(Refused::Error),
+            tls_inspector::Inspect::Invalid => {
+                connection.transport_protocol = "raw_buffer";
+                return Ok(());
+            }
         }
     }
 }

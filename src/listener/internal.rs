@@ -16,7 +16,7 @@ use waypost_filters::filter_state::FilterState;
 use waypost_filters::metadata::Metadata;
 
 use super::serve::{choose, refuse, serve};
-use super::{Handover, Listener, Terminal, inspect, internal_connection};
+use super::{Handover, Listener, StreamHandover, Terminal, inspect, internal_connection};
 use crate::cluster::connect::{ConnectError, Guard};
 use crate::net::Io;
 use crate::worker::{Command, LoadGuard, Worker};
@@ -33,10 +33,16 @@ pub fn find(worker: &Worker, name: &str) -> Option<Arc<Listener>> {
 }
 
 /// Serves a byte stream as a connection of an internal listener, here or on a less busy worker, and waits for its end.
-pub async fn accept(worker: &Rc<Worker>, listener: Arc<Listener>, io: Io, filter_state: FilterState, metadata: Metadata) {
+pub async fn accept(
+    worker: &Rc<Worker>,
+    listener: Arc<Listener>,
+    io: Io,
+    filter_state: FilterState,
+    metadata: Metadata,
+) {
     if let Some(to) = less_busy(worker) {
         let (done, ended) = tokio::sync::oneshot::channel();
-        let stream = Handover::Stream { listener, io: Box::new(io), filter_state, metadata, done };
+        let stream = Handover::Stream(Box::new(StreamHandover { listener, io, filter_state, metadata, done }));
         let worker = worker.shared.workers.get().and_then(|w| w.get(to));
         if worker.is_some_and(|w| w.sender.send(Command::Serve(stream)).is_ok()) {
             // It is dropped, not sent, when the stream has ended.
@@ -86,9 +92,7 @@ pub async fn connect(
     };
     let mut connection = internal_connection(&listener, filter_state, metadata);
     for (filter, disabled) in &listener.filters {
-        if matches!(filter, super::ListenerFilter::OriginalDst)
-            && !disabled.as_ref().is_some_and(|d| d.matches(connection.local.port()))
-        {
+        if matches!(filter, super::ListenerFilter::OriginalDst) && !disabled.disabled(connection.local.port()) {
             waypost_filters::listener::original_dst::restore_internal(&mut connection);
         }
     }

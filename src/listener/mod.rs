@@ -21,13 +21,13 @@ use waypost_filters::filter_state::FilterState;
 use waypost_filters::listener::tls_inspector::TlsInspector;
 use waypost_filters::metadata::Metadata;
 
-use self::chain_match::{ChainMatch, PortPredicate};
+use self::chain_match::{ChainMatch, FilterDisabled};
 use crate::http::config::HttpConnectionManager;
 use crate::net::Io;
 use crate::net::socket::ListenOptions;
 use crate::observe::stats::{Counter, Gauge, Histogram, Store};
 use crate::tcp_proxy::TcpProxy;
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, TlsStats};
 use crate::worker::Worker;
 
 /// All listeners of the process.
@@ -56,7 +56,7 @@ pub struct Listener {
     /// Which of them takes a connection.
     pub chain_match: ChainMatch,
     /// `listener_filters`, each with where it is disabled.
-    pub filters: Vec<(ListenerFilter, Option<PortPredicate>)>,
+    pub filters: Vec<(ListenerFilter, FilterDisabled)>,
     /// `listener_filters_timeout`: 15 s unless it is set, none for 0.
     pub filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`.
@@ -121,11 +121,13 @@ pub struct ListenerStats {
     pub downstream_pre_cx_timeout: Counter,
     pub no_filter_chain_match: Counter,
     pub downstream_listener_filter_error: Counter,
+    /// `ssl.…`
+    pub ssl: Option<TlsStats>,
 }
 
 impl ListenerStats {
     /// Handles for the listener whose stat name is given (`0.0.0.0_15008`, `envoy_internal_main_internal`).
-    pub fn new(store: &Store, name: &str) -> ListenerStats {
+    pub fn new(store: &Store, name: &str, tls: bool) -> ListenerStats {
         let counter = |n: &str| store.counter(&format!("listener.{name}.{n}"));
         let gauge = |n: &str| store.gauge(&format!("listener.{name}.{n}"));
         ListenerStats {
@@ -138,6 +140,7 @@ impl ListenerStats {
             downstream_pre_cx_timeout: counter("downstream_pre_cx_timeout"),
             no_filter_chain_match: counter("no_filter_chain_match"),
             downstream_listener_filter_error: counter("downstream_listener_filter_error"),
+            ssl: tls.then(|| TlsStats::new(store, &format!("listener.{name}."))),
         }
     }
 }
@@ -147,18 +150,21 @@ pub enum Handover {
     /// A TCP connection that an exactly balanced listener accepted.
     Tcp(Arc<Listener>, std::net::TcpStream),
     /// A CONNECT stream for an internal listener.
-    Stream {
-        /// The listener.
-        listener: Arc<Listener>,
-        /// The stream.
-        io: Box<Io>,
-        /// What is shared with it.
-        filter_state: FilterState,
-        /// Metadata passed through.
-        metadata: Metadata,
-        /// Dropped when the stream has ended.
-        done: tokio::sync::oneshot::Sender<()>,
-    },
+    Stream(Box<StreamHandover>),
+}
+
+/// A CONNECT stream on its way to an internal listener on another worker.
+pub struct StreamHandover {
+    /// The listener.
+    pub listener: Arc<Listener>,
+    /// The stream.
+    pub io: Io,
+    /// What is shared with it.
+    pub filter_state: FilterState,
+    /// Metadata passed through.
+    pub metadata: Metadata,
+    /// Dropped when the stream has ended.
+    pub done: tokio::sync::oneshot::Sender<()>,
 }
 
 impl Handover {
@@ -169,10 +175,11 @@ impl Handover {
                 Ok(stream) => accept::accepted(worker, listener, stream),
                 Err(e) => tracing::warn!("a connection could not be taken over: {e}"),
             },
-            Handover::Stream { listener, io, filter_state, metadata, done } => {
+            Handover::Stream(stream) => {
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
-                    internal::run(&worker, listener, *io, filter_state, metadata).await;
+                    let StreamHandover { listener, io, filter_state, metadata, done } = *stream;
+                    internal::run(&worker, listener, io, filter_state, metadata).await;
                     drop(done);
                 });
             }

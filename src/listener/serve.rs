@@ -18,7 +18,13 @@ use crate::net::alarm::timeout_at;
 use crate::worker::Worker;
 
 /// Serves a connection to its end.
-pub async fn serve(worker: &Rc<Worker>, listener: &Arc<Listener>, mut io: Io, mut read: BytesMut, mut connection: Connection) {
+pub async fn serve(
+    worker: &Rc<Worker>,
+    listener: &Arc<Listener>,
+    mut io: Io,
+    mut read: BytesMut,
+    mut connection: Connection,
+) {
     let stats = &listener.stats;
     let start = Instant::now();
     stats.downstream_pre_cx_active.inc();
@@ -41,7 +47,7 @@ pub async fn serve(worker: &Rc<Worker>, listener: &Arc<Listener>, mut io: Io, mu
     connection.filter_chain = chain.name.clone();
     if let Some(tls) = &chain.tls {
         let io_with_bytes = io.with_prefix(read.split().freeze());
-        let handshake = crate::tls::accept(tls, io_with_bytes);
+        let handshake = crate::tls::accept(tls, io_with_bytes, stats.ssl.as_ref());
         match timeout_at(chain.handshake_timeout.map(|t| start + t), handshake).await {
             Some(Ok((stream, session, server_name))) => {
                 io = stream;
@@ -53,7 +59,8 @@ pub async fn serve(worker: &Rc<Worker>, listener: &Arc<Listener>, mut io: Io, mu
             }
             Some(Err(reason)) => {
                 tracing::debug!("listener {}: TLS: {reason}", listener.name);
-                log(listener, &Arc::new(connection), None, Some(reason));
+                connection.transport_failure = Some(reason);
+                log(listener, &Arc::new(connection), None, None);
                 return;
             }
             None => {

@@ -93,7 +93,11 @@ impl Io {
         while !queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); 16];
             let count = queue.slices(&mut slices);
-            let n = ready!(Pin::new(&mut *self).poll_write_vectored(cx, slices.get(..count).unwrap_or_default()))?;
+            // One slice needs no vector: a plain write spares the kernel reading it.
+            let n = match slices.get(..count) {
+                Some([one]) => ready!(Pin::new(&mut *self).poll_write(cx, one)),
+                many => ready!(Pin::new(&mut *self).poll_write_vectored(cx, many.unwrap_or_default())),
+            }?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

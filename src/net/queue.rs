@@ -14,6 +14,7 @@ pub struct WriteQueue {
     chunks: VecDeque<Bytes>,
     tail: BytesMut,
     queued: usize,
+    written: u64,
 }
 
 impl WriteQueue {
@@ -38,6 +39,11 @@ impl WriteQueue {
         self.queued + self.tail.len()
     }
 
+    /// Bytes that were ever queued.
+    pub fn total(&self) -> u64 {
+        self.written + self.len() as u64
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -50,12 +56,14 @@ impl WriteQueue {
         }
         let chunk = self.chunks.pop_front()?;
         self.queued -= chunk.len();
+        self.written += chunk.len() as u64;
         Some(chunk)
     }
 
     /// Puts back what a sink did not take.
     pub fn unpop(&mut self, rest: Bytes) {
         self.queued += rest.len();
+        self.written -= rest.len() as u64;
         self.chunks.push_front(rest);
     }
 
@@ -72,6 +80,7 @@ impl WriteQueue {
 
     /// Drops what has been written.
     pub fn advance(&mut self, mut n: usize) {
+        self.written += n as u64;
         while n > 0 {
             match self.chunks.front_mut() {
                 Some(c) if c.len() > n => {

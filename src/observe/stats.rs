@@ -119,6 +119,28 @@ impl Cells {
     }
 }
 
+impl Cells {
+    /// The sums of neighbouring cells, with one look at each thread: a histogram has hundreds.
+    fn sums(&self, first: u32, count: usize) -> Vec<u64> {
+        let first = first as usize;
+        let mut sums = vec![0u64; count];
+        for shard in lock(&self.threads).iter() {
+            let chunks = lock(shard);
+            let mut at = 0;
+            while at < count {
+                let (chunk, start) = ((first + at) / CHUNK, (first + at) % CHUNK);
+                let length = (CHUNK - start).min(count - at);
+                let cells = chunks.get(chunk).and_then(|c| c.as_ref()?.get(start..start + length)).unwrap_or_default();
+                for (sum, cell) in sums.iter_mut().skip(at).zip(cells) {
+                    *sum = sum.wrapping_add(cell.load(Relaxed));
+                }
+                at += length;
+            }
+        }
+        sums
+    }
+}
+
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -146,6 +168,11 @@ impl Counter {
     /// The sum over all threads.
     pub fn value(&self) -> u64 {
         self.cells.sum(self.cell).wrapping_sub(self.base.load(Relaxed))
+    }
+
+    /// Whether it was ever added to (`usedonly`), before a reset too.
+    pub fn used(&self) -> bool {
+        self.cells.sum(self.cell) > 0
     }
 
     /// Starts from zero again (`/reset_counters`).
@@ -210,11 +237,11 @@ impl Histogram {
 
     /// What was recorded.
     pub fn snapshot(&self) -> Snapshot {
-        let buckets: Vec<(u64, u64)> = (0..BUCKETS as u32)
-            .map(|b| (upper_bound(b), self.cells.sum(self.first + 1 + b)))
-            .filter(|(_, n)| *n > 0)
-            .collect();
-        Snapshot { sum: self.cells.sum(self.first), count: buckets.iter().map(|(_, n)| n).sum(), buckets }
+        let cells = self.cells.sums(self.first, BUCKETS + 1);
+        let sum = cells.first().copied().unwrap_or_default();
+        let buckets: Vec<(u64, u64)> =
+            (0..).zip(cells.into_iter().skip(1)).filter(|(_, n)| *n > 0).map(|(b, n)| (upper_bound(b), n)).collect();
+        Snapshot { sum, count: buckets.iter().map(|(_, n)| n).sum(), buckets }
     }
 }
 
@@ -341,6 +368,21 @@ mod tests {
         c.reset();
         c.add(2);
         assert_eq!(store.counter("a").value(), 2);
+    }
+
+    #[test]
+    fn a_histogram_may_lie_across_chunks() {
+        let store = Store::default();
+        let all: Vec<_> = (0..10).map(|i| store.histogram(&format!("h{i}"))).collect();
+        for (i, h) in (1..).zip(&all) {
+            (0..i).for_each(|_| h.record(1 << i));
+            std::thread::scope(|s| drop(s.spawn(|| h.record(u64::from(u32::MAX)))));
+        }
+        for (i, h) in (1..).zip(&all) {
+            let s = h.snapshot();
+            assert_eq!((s.count, s.sum), (i + 1, i * (1 << i) + u64::from(u32::MAX)));
+            assert_eq!(s.at_most((1u64 << (i + 1)) as f64), i);
+        }
     }
 
     #[test]

@@ -1,61 +1,27 @@
-//! `RouteConfiguration`, `VirtualHost`, `Route` and `WeightedCluster` become a [`RouteTable`].
+//! `RouteConfiguration`, `VirtualHost` and `Route` become a [`RouteTable`].
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
-use waypost_filters::format::header_ops::{HeaderOps, HeaderOpsChain};
+use waypost_filters::format::header_ops::HeaderOpsChain;
 use waypost_filters::metadata::Metadata;
 use waypost_xds::envoy::config::core::v3 as core;
 use waypost_xds::envoy::config::route::v3 as proto;
-use waypost_xds::envoy::config::route::v3::route_action::ClusterSpecifier;
 use waypost_xds::envoy::config::route::v3::virtual_host::TlsRequirementType;
-use waypost_xds::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier, cluster_weight};
 use waypost_xds::google::protobuf;
 
+use super::fields::header_name;
 use super::hosts::{Duplicate, HostIndex};
 use super::index::{RouteIndex, WORTH_IT};
+use super::levels::{Global, Level, Parent, Rules};
 use super::matching::Condition;
 use super::{
-    Action, ClusterChoice, Decorator, DirectResponse, Entries, FilterOverrides, Forward, Redirect, RequireTls,
-    RetryPolicy, Route, RouteStats, RouteTable, VirtualHost, Weighted, WeightedCluster,
+    Action, Decorator, DirectResponse, Entries, FilterOverrides, Forward, Redirect, RequireTls, RetryPolicy, Route,
+    RouteStats, RouteTable, VirtualHost,
 };
-use crate::cluster::ClusterSlot;
 use crate::config::{ConfigError, Context, refuse};
 
 /// `max_direct_response_body_size_bytes` where the configuration has none.
 const DIRECT_BODY_LIMIT: u32 = 4096;
-
-/// What is the same in the whole configuration.
-struct Global<'a> {
-    cx: &'a Context<'a>,
-    direct_body_limit: u32,
-    most_specific_wins: bool,
-    clusters: RefCell<BTreeSet<Arc<str>>>,
-}
-
-/// Request and response header rules of one level.
-#[derive(Clone, Default)]
-struct Rules {
-    request: HeaderOps,
-    response: HeaderOps,
-}
-
-/// What a level gives to those below it.
-#[derive(Clone, Default)]
-struct Level {
-    rules: Rules,
-    filters: FilterOverrides,
-}
-
-/// What a route gives to its action: the levels from the route up to the route configuration.
-pub(super) struct Parent<'a> {
-    global: &'a Global<'a>,
-    levels: [&'a Level; 3],
-    filters: &'a FilterOverrides,
-}
 
 /// What the routes of a virtual host are given.
 struct Host<'a> {
@@ -101,12 +67,12 @@ pub(super) fn table(
         cx,
         direct_body_limit: max_direct_response_body_size_bytes.map_or(DIRECT_BODY_LIMIT, |n| n.value),
         most_specific_wins: most_specific_header_mutations_wins,
-        clusters: RefCell::default(),
+        clusters: Default::default(),
     };
     let request = (request_headers_to_add, request_headers_to_remove);
     let response = (response_headers_to_add, response_headers_to_remove);
     let level = Level {
-        rules: rules(request, response, path)?,
+        rules: Rules::compile(request, response, path)?,
         filters: FilterOverrides::compile(typed_per_filter_config, path)?,
     };
     let mut hosts = HostIndex::default();
@@ -204,7 +170,7 @@ fn virtual_host(
         global,
         config: config_level,
         level: Level {
-            rules: rules(request, response, path)?,
+            rules: Rules::compile(request, response, path)?,
             filters: FilterOverrides::compile(typed_per_filter_config, path)?.over(&config_level.filters),
         },
         host: Arc::new(VirtualHost {
@@ -257,7 +223,7 @@ impl Host<'_> {
         let filters = FilterOverrides::compile(typed_per_filter_config, path)?.over(&self.level.filters);
         let request = (request_headers_to_add, request_headers_to_remove);
         let response = (response_headers_to_add, response_headers_to_remove);
-        let level = Level { rules: rules(request, response, path)?, filters: filters.clone() };
+        let level = Level { rules: Rules::compile(request, response, path)?, filters: filters.clone() };
         let parent = Parent { global: self.global, levels: [&level, &self.level, self.config], filters: &filters };
         use proto::route::Action as Specified;
         let action = match action {
@@ -310,130 +276,6 @@ impl Host<'_> {
     }
 }
 
-impl Parent<'_> {
-    pub(super) fn cluster_choice(
-        &self,
-        specifier: Option<ClusterSpecifier>,
-        path: &str,
-    ) -> Result<ClusterChoice, ConfigError> {
-        match specifier {
-            Some(ClusterSpecifier::Cluster(name)) => {
-                Ok(ClusterChoice::One(self.slot(&name, &format!("{path}.cluster"))?))
-            }
-            Some(ClusterSpecifier::WeightedClusters(w)) => {
-                Ok(ClusterChoice::Weighted(self.weighted(w, &format!("{path}.weighted_clusters"))?))
-            }
-            Some(ClusterSpecifier::ClusterHeader(_)) => Err(ConfigError::unsupported(format!("{path}.cluster_header"))),
-            Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => {
-                Err(ConfigError::unsupported(format!("{path}.cluster_specifier_plugin")))
-            }
-            Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
-                Err(ConfigError::unsupported(format!("{path}.inline_cluster_specifier_plugin")))
-            }
-            None => Err(ConfigError::new(format!("{path}.cluster_specifier"), "value is required")),
-        }
-    }
-
-    fn slot(&self, name: &str, path: &str) -> Result<Arc<ClusterSlot>, ConfigError> {
-        if name.is_empty() {
-            return Err(ConfigError::new(path, "value length must be at least 1 characters"));
-        }
-        let slot = self.global.cx.clusters.slot(name);
-        self.global.clusters.borrow_mut().insert(slot.name.clone());
-        Ok(slot)
-    }
-
-    fn weighted(&self, config: proto::WeightedCluster, path: &str) -> Result<Weighted, ConfigError> {
-        let proto::WeightedCluster { clusters, total_weight: _, runtime_key_prefix, random_value_specifier } = config;
-        // `total_weight` is deprecated: the sum of the weights is what counts, in Envoy too.
-        refuse(&runtime_key_prefix, path, "runtime_key_prefix")?;
-        if clusters.is_empty() {
-            return Err(ConfigError::new(format!("{path}.clusters"), "value must contain at least 1 item(s)"));
-        }
-        let mut total = 0;
-        let mut compiled = Vec::with_capacity(clusters.len());
-        for (i, cluster) in clusters.into_iter().enumerate() {
-            compiled.push(self.weighted_cluster(cluster, &mut total, &format!("{path}.clusters[{i}]"))?);
-        }
-        if total == 0 {
-            return Err(ConfigError::new(path, "Sum of weights in the weighted_cluster must be greater than 0."));
-        }
-        if total > u64::from(u32::MAX) {
-            let reason = format!("The sum of weights of all weighted clusters of route exceeds {}", u32::MAX);
-            return Err(ConfigError::new(path, reason));
-        }
-        let random_header = match random_value_specifier {
-            None => None,
-            Some(RandomValueSpecifier::HeaderName(name)) if name.is_empty() => None,
-            Some(RandomValueSpecifier::HeaderName(name)) => Some(header_name(&name, path, "header_name")?),
-            Some(RandomValueSpecifier::UseHashPolicy(b)) => {
-                refuse(&b.value, path, "use_hash_policy")?;
-                None
-            }
-        };
-        Ok(Weighted { clusters: compiled.into(), total, random_header })
-    }
-
-    fn weighted_cluster(
-        &self,
-        config: ClusterWeight,
-        total: &mut u64,
-        path: &str,
-    ) -> Result<WeightedCluster, ConfigError> {
-        let ClusterWeight {
-            name,
-            cluster_header,
-            weight,
-            metadata_match,
-            request_headers_to_add,
-            request_headers_to_remove,
-            response_headers_to_add,
-            response_headers_to_remove,
-            typed_per_filter_config,
-            host_rewrite_specifier,
-        } = config;
-        refuse(&cluster_header, path, "cluster_header")?;
-        refuse(&metadata_match, path, "metadata_match")?;
-        let Some(weight) = weight else {
-            return Err(ConfigError::new(format!("{path}.weight"), "value is required"));
-        };
-        *total += u64::from(weight.value);
-        let request = (request_headers_to_add, request_headers_to_remove);
-        let response = (response_headers_to_add, response_headers_to_remove);
-        let own = rules(request, response, path)?;
-        let (request_headers, response_headers) = self.chains(Some(own));
-        Ok(WeightedCluster {
-            slot: self.slot(&name, &format!("{path}.name"))?,
-            end: *total,
-            request_headers,
-            response_headers,
-            host_rewrite: match host_rewrite_specifier {
-                None => None,
-                Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(h)) if h.is_empty() => None,
-                Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(h)) => {
-                    Some(header_value(&h, path, "host_rewrite_literal")?)
-                }
-            },
-            filters: FilterOverrides::compile(typed_per_filter_config, path)?.over(self.filters),
-        })
-    }
-
-    /// The header rules of all levels. A weighted cluster's come first in either order: Envoy runs them before it asks the route.
-    fn chains(&self, cluster: Option<Rules>) -> (HeaderOpsChain, HeaderOpsChain) {
-        let wins = self.global.most_specific_wins;
-        let chain = |part: fn(&Rules) -> &HeaderOps| {
-            let levels = self.levels.iter().map(|l| part(&l.rules).clone());
-            let own = cluster.as_ref().map(|c| part(c).clone());
-            if wins {
-                HeaderOpsChain::new(levels.chain(own), wins)
-            } else {
-                HeaderOpsChain::new(own.into_iter().chain(levels), wins)
-            }
-        };
-        (chain(|r| &r.request), chain(|r| &r.response))
-    }
-}
-
 impl Decorator {
     fn compile(config: proto::Decorator, path: &str) -> Result<Decorator, ConfigError> {
         let proto::Decorator { operation, propagate } = config;
@@ -460,16 +302,6 @@ impl RouteStats {
     }
 }
 
-type HeaderFields = (Vec<core::HeaderValueOption>, Vec<String>);
-
-fn rules(request: HeaderFields, response: HeaderFields, path: &str) -> Result<Rules, ConfigError> {
-    let prefixed = |kind: &str, (add, remove): HeaderFields| {
-        // The compiler of header rules names the fields `headers_to_add[…]`; which of the two it was is told by the path.
-        HeaderOps::compile(add, remove, &format!("{path}.{kind}"))
-    };
-    Ok(Rules { request: prefixed("request", request)?, response: prefixed("response", response)? })
-}
-
 fn body_limit(
     per_request: Option<protobuf::UInt32Value>,
     body: Option<protobuf::UInt64Value>,
@@ -488,26 +320,4 @@ fn body_limit(
 
 fn shared_metadata(metadata: Option<core::Metadata>) -> Option<Arc<Metadata>> {
     metadata.map(Metadata::compile).filter(|m| !m.is_empty()).map(Arc::new)
-}
-
-/// A `google.protobuf.Duration`, which must not be negative.
-pub(super) fn duration(
-    value: Option<protobuf::Duration>,
-    path: &str,
-    field: &str,
-) -> Result<Option<Duration>, ConfigError> {
-    let Some(protobuf::Duration { seconds, nanos }) = value else { return Ok(None) };
-    match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(s), Ok(n)) if n < 1_000_000_000 => Ok(Some(Duration::new(s, n))),
-        _ => Err(ConfigError::new(format!("{path}.{field}"), "a duration must not be negative")),
-    }
-}
-
-pub(super) fn header_name(name: &str, path: &str, field: &str) -> Result<HeaderName, ConfigError> {
-    HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| ConfigError::new(format!("{path}.{field}"), "not a header name"))
-}
-
-pub(super) fn header_value(value: &str, path: &str, field: &str) -> Result<HeaderValue, ConfigError> {
-    HeaderValue::from_str(value).map_err(|_| ConfigError::new(format!("{path}.{field}"), "not a header value"))
 }

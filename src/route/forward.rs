@@ -11,7 +11,8 @@ use waypost_xds::envoy::config::route::v3 as proto;
 use waypost_xds::envoy::config::route::v3::route_action as parts;
 use waypost_xds::envoy::config::route::v3::route_action::hash_policy::PolicySpecifier;
 
-use super::compile::{Parent, duration, header_name, header_value};
+use super::fields::{duration, header_name, header_value};
+use super::levels::Parent;
 use super::rewrite::{self, HostRewrite, PathRewrite};
 use super::{ClusterChoice, RetryPolicy};
 use crate::config::{ConfigError, refuse};

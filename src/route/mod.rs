@@ -8,10 +8,14 @@
 mod action;
 mod compile;
 mod direct;
+mod fields;
 mod filters;
 mod forward;
 mod hosts;
 mod index;
+#[cfg(test)]
+mod index_tests;
+mod levels;
 mod matching;
 mod redirect;
 mod retry;

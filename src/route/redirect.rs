@@ -59,6 +59,7 @@ impl Redirect {
         let scheme = match scheme_rewrite_specifier {
             None | Some(SchemeRewriteSpecifier::HttpsRedirect(false)) => None,
             Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some(b"https"[..].into()),
+            Some(SchemeRewriteSpecifier::SchemeRedirect(s)) if s.is_empty() => None,
             Some(SchemeRewriteSpecifier::SchemeRedirect(s)) => Some(value(s, "scheme_redirect")?),
         };
         let path_redirect = match path_rewrite_specifier {
@@ -79,7 +80,7 @@ impl Redirect {
         };
         Ok(Redirect {
             status,
-            scheme: scheme.filter(|s: &Box<[u8]>| !s.is_empty()),
+            scheme,
             host: Some(value(host_redirect, "host_redirect")?).filter(|h| !h.is_empty()),
             port: match port_redirect {
                 0 => Box::default(),

@@ -10,7 +10,7 @@ use waypost_xds::envoy::config::route::v3::retry_policy as parts;
 use waypost_xds::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use waypost_xds::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
-use super::compile::duration;
+use super::fields::duration;
 use crate::config::{ConfigError, refuse};
 
 /// When, how often and where a request is sent again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use waypost_filters::access_log::AccessLog;
 use waypost_filters::format::Format;
 use waypost_filters::format::header_ops::HeaderOps;
-use waypost_xds::envoy::extensions::filters::network::tcp_proxy::v3 as v3;
+use waypost_xds::envoy::extensions::filters::network::tcp_proxy::v3;
 use waypost_xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy as t;
 
 use super::{TcpProxy, TcpStats, Tunneling};
@@ -51,7 +51,11 @@ impl TcpProxy {
         refuse(&downstream_idle_timeout, path, "downstream_idle_timeout")?;
         refuse(&upstream_idle_timeout, path, "upstream_idle_timeout")?;
         refuse(&backoff_options, path, "backoff_options")?;
-        refuse(&max_downstream_connection_duration_jitter_percentage, path, "max_downstream_connection_duration_jitter_percentage")?;
+        refuse(
+            &max_downstream_connection_duration_jitter_percentage,
+            path,
+            "max_downstream_connection_duration_jitter_percentage",
+        )?;
         refuse(&access_log_flush_interval, path, "access_log_flush_interval")?;
         refuse(&proxy_protocol_tlvs, path, "proxy_protocol_tlvs")?;
         refuse(&upstream_connect_mode, path, "upstream_connect_mode")?;
@@ -84,7 +88,10 @@ impl TcpProxy {
             stat_prefix: stat_prefix.into(),
             clusters: clusters(cluster_specifier, cx, path)?,
             idle_timeout: timeout_or(idle_timeout, IDLE_TIMEOUT, &format!("{path}.idle_timeout"))?,
-            max_duration: timeout(max_downstream_connection_duration, &format!("{path}.max_downstream_connection_duration"))?,
+            max_duration: timeout(
+                max_downstream_connection_duration,
+                &format!("{path}.max_downstream_connection_duration"),
+            )?,
             attempts: u32_of(max_connect_attempts).unwrap_or(1),
             access_logs: access_logs(access_log, cx, &format!("{path}.access_log"))?,
             log_on_connected,
@@ -164,10 +171,14 @@ fn tunneling(config: t::TunnelingConfig, path: &str) -> Result<Tunneling, Config
     if !use_post && !post_path.is_empty() {
         return Err(ConfigError::new(format!("{path}.post_path"), "expected use_post with it"));
     }
-    let hostname =
-        Format::parse(&hostname).map_err(|e| ConfigError::new(format!("{path}.hostname"), e.to_string()))?;
-    let headers = HeaderOps::compile(headers_to_add, Vec::new(), &format!("{path}.headers_to_add"))
-        .map_err(|e| ConfigError::new(e.path, e.reason))?;
+    let hostname = Format::parse(&hostname).map_err(|e| ConfigError::new(format!("{path}.hostname"), e.to_string()))?;
+    let headers = HeaderOps::compile(
+        headers_to_add,
+        Vec::new(),
+        waypost_filters::format::header_ops::Side::Request,
+        &format!("{path}.headers_to_add"),
+    )
+    .map_err(|e| ConfigError::new(e.path, e.reason))?;
     let post = use_post.then(|| if post_path.is_empty() { "/".into() } else { post_path.into() });
     Ok(Tunneling { hostname, headers, post })
 }

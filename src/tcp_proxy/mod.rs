@@ -175,7 +175,7 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early
     let pumped = pump(&mut io, &mut upstream, early, limits).await;
     session.info.bytes_received = pumped.received;
     session.info.bytes_sent = pumped.sent;
-    if let Some(u) = session.info.upstream.cluster.as_ref().and_then(|_| session.active.as_ref()) {
+    if let Some(u) = &session.active {
         u.cluster.stats.upstream_cx_tx_bytes_total.add(pumped.received);
         u.cluster.stats.upstream_cx_rx_bytes_total.add(pumped.sent);
     }
@@ -312,12 +312,15 @@ pub fn choose_host(
         let value = connection.metadata.at(namespace, path.iter().map(String::as_str))?;
         Some(waypost_filters::address::Address::parse_ip_port(value.as_str()?)?.socket())
     };
-    let from_filter_state = || match connection.filter_state.get("envoy.network.transport_socket.original_dst_address")? {
-        Object::Address(a) => Some(a.socket()),
-        _ => None,
-    };
+    let from_filter_state =
+        || match connection.filter_state.get("envoy.network.transport_socket.original_dst_address")? {
+            Object::Address(a) => Some(a.socket()),
+            _ => None,
+        };
     let from_connection = || (connection.local != connection.direct_local).then(|| connection.local.socket());
-    let address = if config.header.is_some() && headers.is_some_and(|h| config.header.as_ref().is_some_and(|n| h.contains_key(n))) {
+    let address = if config.header.is_some()
+        && headers.is_some_and(|h| config.header.as_ref().is_some_and(|n| h.contains_key(n)))
+    {
         from_header()
     } else {
         from_metadata().or_else(from_filter_state).or_else(from_connection)
@@ -402,7 +405,8 @@ fn invalid(what: &str) -> ConnectError {
 
 /// The head of the CONNECT (or POST) with the configured headers.
 fn tunnel_request(tunneling: &Tunneling, authority: Vec<u8>, session: &Session) -> Result<Request<()>, ConnectError> {
-    let authority = http::uri::Authority::from_maybe_shared(Bytes::from(authority)).map_err(|_| invalid("authority"))?;
+    let authority =
+        http::uri::Authority::from_maybe_shared(Bytes::from(authority)).map_err(|_| invalid("authority"))?;
     let (method, uri) = match &tunneling.post {
         None => (Method::CONNECT, Uri::from(authority)),
         Some(path) => {
@@ -421,7 +425,8 @@ fn tunnel_request(tunneling: &Tunneling, authority: Vec<u8>, session: &Session) 
 }
 
 fn tunnel_headers(tunneling: &Tunneling, session: &Session) -> HeaderMap {
-    let mut info = StreamInfo::new(session.info.connection.clone(), session.info.id, session.info.start, session.info.start_time);
+    let mut info =
+        StreamInfo::new(session.info.connection.clone(), session.info.id, session.info.start, session.info.start_time);
     info.upstream.host = session.info.upstream.host.clone();
     let request = RequestHead {
         method: Method::CONNECT,

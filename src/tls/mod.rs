@@ -1,24 +1,38 @@
 //! TLS contexts and secrets.
-use crate::config::ConfigError;
-use std::sync::Arc;
-use waypost_xds::envoy::extensions::transport_sockets::tls::v3 as t;
-/// stub
-#[derive(Debug, Default)]
-pub struct SecretStore;
-/// stub
-#[derive(Debug)]
-pub struct ClientTls;
-impl ClientTls {
-    /// stub
-    pub fn compile(_: t::UpstreamTlsContext, _: &SecretStore, path: &str) -> Result<Arc<ClientTls>, ConfigError> {
-        Err(ConfigError::unsupported(path))
-    }
-    /// stub
-    pub fn config(&self) -> Option<Arc<rustls::ClientConfig>> {
-        None
-    }
-    /// stub
-    pub fn server_name(&self) -> rustls::pki_types::ServerName<'static> {
-        rustls::pki_types::ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into())
-    }
-}
+//!
+//! A context of the API ([`ServerTls`], [`ClientTls`]) is compiled once and then follows its secrets: whenever a certificate, a key or a
+//! trusted CA changes, a new rustls configuration takes the place of the old one, and connections that are open stay as they are.
+//!
+//! ```text
+//! DownstreamTlsContext ─┐                     ┌─ files, inline data
+//! UpstreamTlsContext ───┴─ context::Live ◀────┤
+//!          │ rustls config, swapped atomically └─ SecretSlot ◀─ static secret │ SDS file │ (SDS client)
+//! ```
+
+mod certs;
+mod client;
+mod context;
+mod failure;
+mod handshake;
+mod identity;
+mod info;
+mod names;
+mod params;
+mod san;
+mod secrets;
+mod server;
+mod source;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod validation;
+mod verify;
+
+pub use certs::{CertificateDetails, ContextCertificates};
+pub use client::{ClientTls, Target};
+pub use failure::{io_reason, reason};
+pub use handshake::{accept, connect};
+pub use info::{certificate_info, session_of_client, session_of_server};
+pub use secrets::{Origin, SecretSlot, SecretStore};
+pub use server::ServerTls;
+pub use stats::TlsStats;

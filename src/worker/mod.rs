@@ -36,6 +36,8 @@ pub struct Shared {
     pub drain: Drain,
     /// All workers.
     pub workers: OnceLock<Vec<WorkerHandle>>,
+    /// Limits of connections, and what is refused under pressure.
+    pub overload: crate::overload::Overload,
 }
 
 /// How other threads reach a worker.
@@ -138,7 +140,8 @@ impl Worker {
         if let Some(pool) = pools.get(&key) {
             return pool.clone();
         }
-        let pool = Pool::new(cluster.clone(), host.clone(), if internal { sharing.clone() } else { Sharing::default() });
+        let pool =
+            Pool::new(cluster.clone(), host.clone(), if internal { sharing.clone() } else { Sharing::default() });
         pools.insert(key, pool.clone());
         pool
     }

@@ -159,9 +159,6 @@ def waypoint(env):
         return
     get = lambda account, url: hbone(env.tools, env.certs, account, url)
     yield "http", lambda: get("client", "http://127.2.0.10:80/"), r"\b200\b(?s:.*)server: istio-envoy\n"
-    yield "principal allowed", lambda: get("client", "http://127.2.0.10:80/admin"), r"\b200\b"
-    yield "principal denied", lambda: get("guest", "http://127.2.0.10:80/admin"), r"\b403\b(?s:.*)RBAC: access denied"
-    yield "denied however written", lambda: get("guest", "http://127.2.0.10:80/x/%2e%2e/admin"), r"\b403\b"
     yield "guest elsewhere", lambda: get("guest", "http://127.2.0.10:80/"), r"\b200\b"
     yield "sniffed", lambda: get("client", "http://127.2.0.10:9000/"), r"\b200\b(?s:.*)x-sniffed: http\n"
     yield "tcp chain", lambda: get("client", "http://127.2.0.10:5432/"), r"\b200\b"

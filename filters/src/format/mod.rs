@@ -2,16 +2,32 @@
 //!
 //! An operator writes straight into the line that is being built; nothing is allocated beside it.
 
+mod certificate;
+mod compile;
 pub mod header_ops;
+mod headers;
 mod json;
+mod operator;
+mod parse;
+mod place;
+mod plain;
+mod status;
 mod substitution;
+mod time;
+pub(crate) mod value;
+
+#[cfg(test)]
+mod tests;
 
 pub use json::{JsonFormat, JsonOptions};
+pub(crate) use operator::duration as duration_of;
+pub(crate) use status::grpc_status;
 pub use substitution::{Shape, SubstitutionError, SubstitutionFormat};
 
 use crate::head::{RequestHead, ResponseHead};
 use crate::stream::{HttpStream, StreamInfo};
 use ::http::HeaderMap;
+use operator::Operator;
 
 /// A format text that cannot be compiled, in Envoy's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +55,7 @@ pub struct FormatContext<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AccessLogType {
-    /// `NotSet`: a TCP connection, or no log at all.
+    /// `NotSet`: no log at all, or one that has no type.
     #[default]
     NotSet = 0,
     /// `TcpUpstreamConnected`
@@ -62,12 +78,21 @@ pub enum AccessLogType {
     UpstreamEnd = 9,
     /// `DownstreamTunnelSuccessfullyEstablished`
     DownstreamTunnelSuccessfullyEstablished = 10,
+    /// `TcpConnectionStart`
+    TcpConnectionStart = 14,
 }
 
 /// A compiled format.
 #[derive(Clone, Debug)]
 pub struct Format {
-    text: String,
+    pieces: Box<[Piece]>,
+}
+
+/// One step of a format's program.
+#[derive(Clone, Debug)]
+enum Piece {
+    Literal(Box<[u8]>),
+    Operator(Operator),
 }
 
 impl<'a> FormatContext<'a> {
@@ -94,6 +119,26 @@ impl<'a> FormatContext<'a> {
     }
 }
 
+impl AccessLogType {
+    /// As `%ACCESS_LOG_TYPE%` prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AccessLogType::NotSet => "NotSet",
+            AccessLogType::TcpUpstreamConnected => "TcpUpstreamConnected",
+            AccessLogType::TcpPeriodic => "TcpPeriodic",
+            AccessLogType::TcpConnectionEnd => "TcpConnectionEnd",
+            AccessLogType::DownstreamStart => "DownstreamStart",
+            AccessLogType::DownstreamPeriodic => "DownstreamPeriodic",
+            AccessLogType::DownstreamEnd => "DownstreamEnd",
+            AccessLogType::UpstreamPoolReady => "UpstreamPoolReady",
+            AccessLogType::UpstreamPeriodic => "UpstreamPeriodic",
+            AccessLogType::UpstreamEnd => "UpstreamEnd",
+            AccessLogType::DownstreamTunnelSuccessfullyEstablished => "DownstreamTunnelSuccessfullyEstablished",
+            AccessLogType::TcpConnectionStart => "TcpConnectionStart",
+        }
+    }
+}
+
 impl Format {
     /// Compiles a format.
     pub fn parse(text: &str) -> Result<Format, FormatError> {
@@ -101,18 +146,31 @@ impl Format {
     }
 
     /// Compiles a format; `req_without_query` says whether the extension `envoy.formatter.req_without_query` is configured.
-    pub fn parse_with(text: &str, _req_without_query: bool) -> Result<Format, FormatError> {
-        Ok(Format { text: text.to_owned() })
+    pub fn parse_with(text: &str, req_without_query: bool) -> Result<Format, FormatError> {
+        parse::pieces(text, req_without_query).map(|pieces| Format { pieces: pieces.into() })
     }
 
     /// Appends the text, with `-` for what is missing.
-    pub fn write(&self, out: &mut Vec<u8>, _cx: &FormatContext<'_>) {
-        out.extend_from_slice(self.text.as_bytes());
+    pub fn write(&self, out: &mut Vec<u8>, cx: &FormatContext<'_>) {
+        self.write_with(out, cx, b"-");
     }
 
     /// Appends the text, with nothing for what is missing (`omit_empty_values`): headers, filter state.
-    pub fn write_or_empty(&self, out: &mut Vec<u8>, _cx: &FormatContext<'_>) {
-        out.extend_from_slice(self.text.as_bytes());
+    pub fn write_or_empty(&self, out: &mut Vec<u8>, cx: &FormatContext<'_>) {
+        self.write_with(out, cx, b"");
+    }
+
+    fn write_with(&self, out: &mut Vec<u8>, cx: &FormatContext<'_>, missing: &[u8]) {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => out.extend_from_slice(text),
+                Piece::Operator(operator) => {
+                    if !operator.text(cx, out) {
+                        out.extend_from_slice(missing);
+                    }
+                }
+            }
+        }
     }
 
     /// The text with nothing for what is missing; none if it came out empty (what `skip_if_empty` skips).
@@ -124,6 +182,15 @@ impl Format {
 
     /// Whether the text never changes.
     pub fn is_constant(&self) -> bool {
-        true
+        self.constant().is_some()
+    }
+
+    /// The text, if it never changes.
+    pub(crate) fn constant(&self) -> Option<&[u8]> {
+        match &*self.pieces {
+            [] => Some(b""),
+            [Piece::Literal(text)] => Some(text),
+            _ => None,
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! `config.core.v3.SubstitutionFormatString`: text or JSON, with its extensions.
 
-use super::{Format, FormatContext, JsonFormat};
+use super::{Format, FormatContext, FormatError, JsonFormat, JsonOptions};
 use waypost_xds::envoy::config::core::v3 as proto;
+use waypost_xds::envoy::config::core::v3::data_source::Specifier;
+use waypost_xds::envoy::config::core::v3::substitution_format_string::Format as Kind;
 
 /// A `SubstitutionFormatString` that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,10 +38,53 @@ pub enum Shape {
 impl SubstitutionFormat {
     /// Compiles the message; `path` is where it stands.
     pub fn compile(
-        _format: proto::SubstitutionFormatString,
+        format: proto::SubstitutionFormatString,
         path: &str,
     ) -> Result<SubstitutionFormat, SubstitutionError> {
-        Err(SubstitutionError { path: path.to_owned(), reason: String::new() })
+        let proto::SubstitutionFormatString {
+            omit_empty_values,
+            content_type,
+            formatters,
+            // Keys are sorted with and without `sort_properties`, as in Envoy, so there is nothing in it to obey.
+            json_format_options: _,
+            format,
+        } = format;
+        let mut req_without_query = false;
+        for (i, proto::TypedExtensionConfig { name, typed_config }) in formatters.into_iter().enumerate() {
+            let type_url = typed_config.map(|any| any.type_url).unwrap_or_default();
+            match type_url.rsplit('/').next().unwrap_or_default() {
+                "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery" => req_without_query = true,
+                // These have become operators that are always there.
+                "envoy.extensions.formatter.metadata.v3.Metadata" => {}
+                other => {
+                    let reason = format!("formatter '{name}' of type '{other}' is not supported yet");
+                    return Err(SubstitutionError { path: format!("{path}.formatters[{i}]"), reason });
+                }
+            }
+        }
+        let parse = |text: &str, field: &str| {
+            Format::parse_with(text, req_without_query).map(Shape::Text).map_err(|e| at(e, path, field))
+        };
+        #[allow(deprecated, reason = "the deprecated field is still supported")]
+        let shape = match format {
+            None => return Err(SubstitutionError { path: format!("{path}.format"), reason: "is required".to_owned() }),
+            Some(Kind::TextFormat(text)) => parse(&text, "text_format")?,
+            Some(Kind::TextFormatSource(source)) => {
+                let text = text_of(source, &format!("{path}.text_format_source"))?;
+                parse(&text, "text_format_source")?
+            }
+            Some(Kind::JsonFormat(format)) => {
+                JsonFormat::parse(&format, JsonOptions { omit_empty_values, req_without_query })
+                    .map(Shape::Json)
+                    .map_err(|e| at(e, path, "json_format"))?
+            }
+        };
+        let content_type = match (&shape, content_type.is_empty()) {
+            (_, false) => content_type,
+            (Shape::Text(_), true) => "text/plain".to_owned(),
+            (Shape::Json(_), true) => "application/json".to_owned(),
+        };
+        Ok(SubstitutionFormat { shape, omit_empty_values, content_type })
     }
 
     /// Appends the text or the JSON.
@@ -51,3 +96,31 @@ impl SubstitutionFormat {
         }
     }
 }
+
+fn at(error: FormatError, path: &str, field: &str) -> SubstitutionError {
+    SubstitutionError { path: format!("{path}.{field}"), reason: error.0 }
+}
+
+/// The text of a data source, read once.
+fn text_of(source: proto::DataSource, path: &str) -> Result<String, SubstitutionError> {
+    let proto::DataSource { watched_directory, specifier } = source;
+    let fail = |reason: String| SubstitutionError { path: path.to_owned(), reason };
+    if watched_directory.is_some() {
+        return Err(fail("watched_directory is not supported yet".to_owned()));
+    }
+    match specifier {
+        None => Err(fail("specifier is required".to_owned())),
+        Some(Specifier::InlineString(text)) => Ok(text),
+        Some(Specifier::InlineBytes(bytes)) => String::from_utf8(bytes).map_err(|e| fail(e.to_string())),
+        Some(Specifier::Filename(file)) => {
+            std::fs::read_to_string(&file).map_err(|e| fail(format!("unable to read file '{file}': {e}")))
+        }
+        Some(Specifier::EnvironmentVariable(name)) => {
+            std::env::var(&name).map_err(|_| fail(format!("environment variable doesn't exist: {name}")))
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "substitution_tests.rs"]
+mod tests;

@@ -1,1 +1,3 @@
-//! http filters.
+//! HTTP filters.
+
+pub mod set_filter_state;

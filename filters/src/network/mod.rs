@@ -1,1 +1,3 @@
-//! network filters.
+//! Network filters.
+
+pub mod set_filter_state;

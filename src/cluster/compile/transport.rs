@@ -12,7 +12,7 @@ use waypost_xds::envoy::extensions::transport_sockets::internal_upstream::v3::in
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use waypost_xds::envoy::r#type::metadata::v3::metadata_kind::Kind;
 
-use super::super::{Passthrough, Transport};
+use super::super::{Passthrough, TlsTransport, Transport};
 use super::match_json;
 use crate::config::{ConfigError, Context};
 use crate::tls::ClientTls;
@@ -45,6 +45,24 @@ impl Transports {
         Ok(Transports { matches, default: Arc::new(compile(default, cx, &format!("{path}.transport_socket"))?) })
     }
 
+    /// Whether any of them is `internal_upstream`.
+    pub fn any_internal(&self) -> bool {
+        let internal = |t: &Transport| matches!(t, Transport::Internal { .. });
+        internal(&self.default) || self.matches.iter().any(|(_, t)| internal(t))
+    }
+
+    /// Whether any of them is TLS.
+    pub fn any_tls(&self) -> bool {
+        fn is_tls(t: &Transport) -> bool {
+            match t {
+                Transport::Raw => false,
+                Transport::Tls(_) => true,
+                Transport::Internal { inner, .. } => is_tls(inner),
+            }
+        }
+        is_tls(&self.default) || self.matches.iter().any(|(_, t)| is_tls(t))
+    }
+
     /// The one for hosts that match nothing.
     pub fn default(&self) -> Arc<Transport> {
         self.default.clone()
@@ -74,7 +92,7 @@ fn compile(socket: Option<TransportSocket>, cx: &Context<'_>, path: &str) -> Res
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(Transport::Raw),
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
             let tls: UpstreamTlsContext = any::unpack(&config, &path)?;
-            Ok(Transport::Tls(ClientTls::compile(tls, cx.secrets, &path)?))
+            Ok(Transport::Tls(TlsTransport(ClientTls::compile(tls, cx.secrets, &path)?)))
         }
         "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport" => {
             let InternalUpstreamTransport { passthrough_metadata, transport_socket } = any::unpack(&config, &path)?;

@@ -6,5 +6,45 @@ pub mod path;
 pub mod request;
 pub mod request_id;
 pub mod response;
+#[cfg(test)]
+mod tests;
 pub mod timeouts;
 pub mod xfcc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Appends to the value of a header; several lines of it become one, as Envoy joins them when it reads them.
+fn append(headers: &mut HeaderMap, name: HeaderName, separator: &str, value: &HeaderValue) {
+    let mut all = headers.get_all(&name).iter();
+    let Some(first) = all.next() else {
+        headers.insert(name, value.clone());
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for more in all {
+        joined.push(b',');
+        joined.extend_from_slice(more.as_bytes());
+    }
+    if !joined.is_empty() {
+        joined.extend_from_slice(separator.as_bytes());
+    }
+    joined.extend_from_slice(value.as_bytes());
+    // Values joined by commas are a value.
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(name, joined);
+    }
+}
+
+/// Makes one line of several.
+fn join(headers: &mut HeaderMap, name: &HeaderName) {
+    let mut all = headers.get_all(name).iter();
+    let (Some(first), Some(second)) = (all.next(), all.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for more in std::iter::once(second).chain(all) {
+        joined.push(b',');
+        joined.extend_from_slice(more.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(name.clone(), joined);
+    }
+}

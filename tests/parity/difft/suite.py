@@ -11,7 +11,7 @@ from . import config
 from .backend import Backend
 from .compare import apply_options
 from .normalise import Normaliser
-from .steps import Driver, latin
+from .steps import Driver
 from .sut import StartFailure, Sut
 
 DEFAULT_BACKENDS = {"A": {}, "DEAD": {"kind": "dead"}}
@@ -48,8 +48,11 @@ class CaseFile:
         for step in self.data["steps"]:
             step["id"] = f"{self.name}/{step['name']}"
 
+    def is_later(self, step):
+        return self.later or step.get("milestone") == "later"
+
     def applicable(self, step):
-        return not self.later and step.get("milestone") != "later" and not step.get("quarantine")
+        return not self.is_later(step) and not step.get("quarantine")
 
 
 class Side:
@@ -221,5 +224,3 @@ async def _run(label, binary, case, env, steps, only):
     finally:
         await side.close()
 
-
-__all__ = ["CaseFile", "run_side", "latin"]

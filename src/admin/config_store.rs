@@ -1,0 +1,136 @@
+//! The messages that are in force, for `/config_dump`.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use waypost_xds::envoy::config::bootstrap::v3::Bootstrap;
+use waypost_xds::google::protobuf::Any;
+
+/// The resource types of `/config_dump`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `envoy.config.cluster.v3.Cluster`
+    Cluster,
+    /// `envoy.config.endpoint.v3.ClusterLoadAssignment`, as EDS sent it.
+    Endpoints,
+    /// `envoy.config.listener.v3.Listener`
+    Listener,
+    /// `envoy.config.route.v3.RouteConfiguration`; those within listeners are static, those of RDS dynamic.
+    Route,
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret`
+    Secret,
+    /// `envoy.config.core.v3.TypedExtensionConfig` of ECDS.
+    Extension,
+}
+
+/// One resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// The message as it came.
+    pub message: Any,
+    /// The version of the response it came in; `None` for what the bootstrap holds.
+    pub version: Option<String>,
+    /// When it came.
+    pub updated: SystemTime,
+    /// Whether it waits for something before it is used.
+    pub warming: bool,
+    /// An update that was rejected after this one was accepted (`error_state`).
+    pub failed: Option<Failed>,
+}
+
+/// An update that was rejected (`admin.v3.UpdateFailureState`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failed {
+    /// The message.
+    pub message: Option<Any>,
+    /// Its version.
+    pub version: String,
+    /// Why.
+    pub details: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// All resources, and the bootstrap.
+#[derive(Debug, Default)]
+pub struct ConfigStore {
+    inner: Mutex<Inner>,
+}
+
+/// What the store holds.
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub bootstrap: Option<(Bootstrap, SystemTime)>,
+    pub resources: BTreeMap<Kind, BTreeMap<String, Resource>>,
+    pub versions: BTreeMap<Kind, String>,
+}
+
+impl ConfigStore {
+    /// Keeps the bootstrap, as merged from file and command line.
+    pub fn set_bootstrap(&self, bootstrap: Bootstrap) {
+        self.lock().bootstrap = Some((bootstrap, SystemTime::now()));
+    }
+
+    /// Keeps a resource of the bootstrap.
+    pub fn put_static(&self, kind: Kind, name: &str, message: Any) {
+        self.put(kind, name, Resource::new(message, None));
+    }
+
+    /// Keeps a resource of a discovery service.
+    pub fn put_dynamic(&self, kind: Kind, name: &str, message: Any, version: &str, warming: bool) {
+        let mut resource = Resource::new(message, Some(version.to_owned()));
+        resource.warming = warming;
+        self.put(kind, name, resource);
+    }
+
+    /// A resource is used from now on.
+    pub fn warmed(&self, kind: Kind, name: &str) {
+        if let Some(r) = self.lock().resources.get_mut(&kind).and_then(|m| m.get_mut(name)) {
+            r.warming = false;
+        }
+    }
+
+    /// An update was rejected; what was in force remains so.
+    pub fn failed(&self, kind: Kind, name: &str, failed: Failed) {
+        if let Some(r) = self.lock().resources.get_mut(&kind).and_then(|m| m.get_mut(name)) {
+            r.failed = Some(failed);
+        }
+    }
+
+    /// Forgets a resource.
+    pub fn remove(&self, kind: Kind, name: &str) {
+        if let Some(m) = self.lock().resources.get_mut(&kind) {
+            m.remove(name);
+        }
+    }
+
+    /// The version of the last response that was accepted (`version_info` of clusters and listeners).
+    pub fn set_version(&self, kind: Kind, version: &str) {
+        self.lock().versions.insert(kind, version.to_owned());
+    }
+
+    /// One resource.
+    pub fn get(&self, kind: Kind, name: &str) -> Option<Resource> {
+        self.lock().resources.get(&kind)?.get(name).cloned()
+    }
+
+    /// How many resources of a type wait for something.
+    pub fn warming(&self, kind: Kind) -> usize {
+        self.lock().resources.get(&kind).into_iter().flatten().filter(|(_, r)| r.warming).count()
+    }
+
+    fn put(&self, kind: Kind, name: &str, resource: Resource) {
+        self.lock().resources.entry(kind).or_default().insert(name.to_owned(), resource);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resource {
+    fn new(message: Any, version: Option<String>) -> Resource {
+        Resource { message, version, updated: SystemTime::now(), warming: false, failed: None }
+    }
+}

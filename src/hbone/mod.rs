@@ -1,1 +1,0 @@
-//! The tunnels of HBONE.

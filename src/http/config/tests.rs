@@ -1,0 +1,212 @@
+use std::time::Duration;
+
+use waypost_xds::any;
+use waypost_xds::envoy::config::core::v3 as core;
+use waypost_xds::envoy::config::route::v3::RouteConfiguration;
+use waypost_xds::envoy::extensions::filters::http::{cors::v3::Cors, fault::v3::HttpFault, router::v3::Router};
+use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
+use waypost_xds::google::protobuf::{self as pb, Any};
+
+use super::*;
+use crate::cluster::ClusterTable;
+use crate::config::{ConfigError, Context, Process};
+use crate::observe::access_log::AccessLogFiles;
+use crate::observe::stats::Store;
+use proto::http_connection_manager as inner;
+
+pub(crate) type Proto = proto::HttpConnectionManager;
+
+fn filter(name: &str, config: Any) -> proto::HttpFilter {
+    let config_type = Some(proto::http_filter::ConfigType::TypedConfig(config));
+    proto::HttpFilter { name: name.into(), config_type, ..Default::default() }
+}
+
+/// The least that is a connection manager.
+fn least() -> Proto {
+    Proto {
+        stat_prefix: "test".into(),
+        http_filters: vec![filter("router", any::pack(&Router::default()))],
+        route_specifier: Some(inner::RouteSpecifier::RouteConfig(RouteConfiguration::default())),
+        ..Default::default()
+    }
+}
+
+/// Compiles the least with a change.
+pub(crate) fn compile(change: impl FnOnce(&mut Proto)) -> Result<Arc<HttpConnectionManager>, ConfigError> {
+    let (stats, clusters, logs) =
+        (std::sync::Arc::new(Store::default()), ClusterTable::default(), AccessLogFiles::default());
+    let process = Process { node_id: "sn".into(), node_cluster: "sc".into(), ..Process::default() };
+    let cx = Context {
+        stats: &stats,
+        clusters: &clusters,
+        logs: &logs,
+        secrets: &crate::tls::SecretStore::new(),
+        process: &process,
+    };
+    let mut proto = least();
+    change(&mut proto);
+    HttpConnectionManager::compile(proto, &cx, "hcm")
+}
+
+fn seconds(seconds: i64) -> Option<pb::Duration> {
+    Some(pb::Duration { seconds, nanos: 0 })
+}
+
+#[test]
+fn defaults_are_those_of_envoy() {
+    let hcm = compile(|_| {}).unwrap();
+    let secs = |s| Some(Duration::from_secs(s));
+    assert_eq!(hcm.timeouts.stream_idle, secs(300));
+    assert_eq!(hcm.timeouts.stream_flush, secs(300));
+    assert_eq!(hcm.timeouts.connection_idle, secs(3600));
+    assert_eq!(hcm.timeouts.delayed_close, secs(1));
+    assert_eq!(hcm.timeouts.drain, Duration::from_secs(5));
+    assert_eq!((hcm.timeouts.request, hcm.timeouts.request_headers), (None, None));
+    assert_eq!((hcm.limits.max_request_headers_bytes, hcm.limits.max_headers_count), (60 * 1024, 100));
+    assert_eq!((hcm.http2.max_concurrent_streams, hcm.http2.initial_stream_window), (1024, 16 << 20));
+    assert_eq!((hcm.http2.initial_connection_window, hcm.http2.allow_connect), (24 << 20, false));
+    assert!(hcm.http1.allow_absolute_url && !hcm.http1.accept_http_10 && hcm.request_id.generate);
+    assert_eq!((&hcm.server.name, hcm.server.mode), (&HeaderValue::from_static("envoy"), ServerMode::Overwrite));
+    assert_eq!((hcm.xfcc.mode, hcm.codec), (XfccMode::Sanitize, Codec::Auto));
+    assert!(hcm.chain.filters.is_empty() && hcm.chain.router.dynamic_stats);
+}
+
+#[test]
+fn zero_disables_a_timeout() {
+    let hcm = compile(|p| {
+        p.stream_idle_timeout = seconds(0);
+        p.request_timeout = seconds(7);
+        p.common_http_protocol_options =
+            Some(core::HttpProtocolOptions { idle_timeout: seconds(0), ..Default::default() });
+    })
+    .unwrap();
+    assert_eq!((hcm.timeouts.stream_idle, hcm.timeouts.stream_flush, hcm.timeouts.connection_idle), (None, None, None));
+    assert_eq!(hcm.timeouts.request, Some(Duration::from_secs(7)));
+}
+
+/// A name for the table and what it does to the message.
+type Case = (&'static str, fn(&mut Proto));
+
+#[test]
+fn what_is_not_built_is_refused_with_its_path() {
+    let cases: [Case; 17] = [
+        ("hcm.rds: not supported yet", |p| p.route_specifier = Some(inner::RouteSpecifier::Rds(Default::default()))),
+        ("hcm.scoped_routes: not supported yet", |p| {
+            p.route_specifier = Some(inner::RouteSpecifier::ScopedRoutes(Default::default()));
+        }),
+        ("hcm.route_specifier: value is required", |p| p.route_specifier = None),
+        ("hcm.stat_prefix: value length must be at least 1 characters", |p| p.stat_prefix.clear()),
+        ("hcm.original_ip_detection_extensions: not supported yet", |p| {
+            p.original_ip_detection_extensions = vec![Default::default()];
+        }),
+        ("hcm.tracing.provider: not supported yet", |p| {
+            p.tracing = Some(inner::Tracing { provider: Some(Default::default()), ..Default::default() });
+        }),
+        ("hcm.http3_protocol_options: not supported yet", |p| p.http3_protocol_options = Some(Default::default())),
+        ("hcm.codec_type: not supported yet", |p| p.codec_type = inner::CodecType::Http3 as i32),
+        ("hcm.http_filters[0].config_discovery: not supported yet", |p| {
+            p.http_filters[0].config_type = Some(proto::http_filter::ConfigType::ConfigDiscovery(Default::default()));
+        }),
+        ("hcm.http_filters: the last filter must be the terminal filter envoy.filters.http.router", |p| {
+            p.http_filters.push(filter("cors", any::pack(&Cors {})));
+        }),
+        ("hcm.http_filters[0].typed_config: not supported yet: a.b.C", |p| {
+            p.http_filters.insert(0, filter("x", Any { type_url: "type.googleapis.com/a.b.C".into(), value: vec![] }));
+        }),
+        (
+            "hcm.http_filters[0].typed_config: not supported yet: envoy.extensions.filters.http.fault.v3.HTTPFault",
+            |p| {
+                let fault = HttpFault { upstream_cluster: "x".into(), ..Default::default() };
+                p.http_filters.insert(0, filter("fault", any::pack(&fault)));
+            },
+        ),
+        ("hcm.http_filters[0].typed_config.upstream_log: not supported yet", |p| {
+            let router = Router { upstream_log: vec![Default::default()], ..Default::default() };
+            p.http_filters = vec![filter("router", any::pack(&router))];
+        }),
+        ("hcm: strip_matching_host_port and strip_any_host_port cannot both be set", |p| {
+            p.strip_matching_host_port = true;
+            p.strip_port_mode = Some(inner::StripPortMode::StripAnyHostPort(true));
+        }),
+        ("hcm.stream_idle_timeout: value must be a duration that is not negative", |p| {
+            p.stream_idle_timeout = seconds(-1)
+        }),
+        ("hcm.http2_protocol_options.connection_keepalive.timeout: value is required", |p| {
+            let keepalive = Some(core::KeepaliveSettings::default());
+            p.http2_protocol_options =
+                Some(core::Http2ProtocolOptions { connection_keepalive: keepalive, ..Default::default() });
+        }),
+        ("hcm.internal_address_config.cidr_ranges[0].prefix_len: value must be within 0 and 32", |p| {
+            let prefix_len = Some(pb::UInt32Value { value: 33 });
+            let range = core::CidrRange { address_prefix: "10.0.0.0".into(), prefix_len };
+            p.internal_address_config =
+                Some(inner::InternalAddressConfig { unix_sockets: false, cidr_ranges: vec![range] });
+        }),
+    ];
+    for (expected, change) in cases {
+        assert_eq!(compile(change).map(|_| ()).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn filters_without_work_are_not_in_the_chain() {
+    let named = |name: &str| Any { type_url: format!("type.googleapis.com/{name}"), value: vec![] };
+    let hcm = compile(|p| {
+        let config = any::pack(&waypost_xds::envoy::extensions::filters::http::set_filter_state::v3::Config::default());
+        let mut disabled = filter("off", config.clone());
+        disabled.disabled = true;
+        let mut optional = filter("unknown", named("a.b.C"));
+        optional.is_optional = true;
+        let router = p.http_filters.remove(0);
+        p.http_filters = vec![
+            filter("cors", any::pack(&Cors {})),
+            filter("fault", any::pack(&HttpFault::default())),
+            filter("istio.stats", named("stats.PluginConfig")),
+            filter("peer", named("io.istio.http.peer_metadata.Config")),
+            optional,
+            disabled,
+            filter("connect_authority", config),
+            router,
+        ];
+    })
+    .unwrap();
+    assert_eq!((hcm.filters.len(), hcm.chain.filters.len()), (8, 1));
+}
+
+#[test]
+fn upgrades_are_chosen_by_name_and_by_route() {
+    let hcm = compile(|p| {
+        let upgrade = |kind: &str, enabled| inner::UpgradeConfig {
+            upgrade_type: kind.into(),
+            enabled: Some(pb::BoolValue { value: enabled }),
+            ..Default::default()
+        };
+        p.upgrade_configs = vec![upgrade("websocket", true), upgrade("CONNECT", false)];
+    })
+    .unwrap();
+    for (kind, route, allowed) in [
+        ("WebSocket", None, true),
+        ("WebSocket", Some(false), false),
+        ("CONNECT", None, false),
+        ("CONNECT", Some(true), true),
+        ("foo", None, false),
+    ] {
+        assert_eq!(hcm.upgrade(kind.as_bytes(), route).is_some(), allowed, "{kind} {route:?}");
+    }
+}
+
+#[test]
+fn ranges_hold_their_own_family_only() {
+    let range = |text: &str, prefix_len| Cidr { address: text.parse().unwrap(), prefix_len };
+    for (range, ip, inside) in [
+        (range("10.1.2.3", 8), "10.255.0.1", true),
+        (range("10.0.0.0", 8), "11.0.0.0", false),
+        (range("0.0.0.0", 0), "8.8.8.8", true),
+        (range("0.0.0.0", 0), "::1", false),
+        (range("::", 0), "::1", true),
+        (range("::1", 128), "::2", false),
+        (range("1.2.3.4", 32), "1.2.3.4", true),
+    ] {
+        assert_eq!(range.contains(ip.parse().unwrap()), inside, "{range:?} {ip}");
+    }
+}

@@ -1,0 +1,485 @@
+//! One stream under the connection manager: rules, filters, route, answer, log line.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use h2::Reason;
+use http::{HeaderMap, Method, StatusCode};
+use waypost_filters::filter::{LocalReply, Step};
+use waypost_filters::flags::Flag;
+use waypost_filters::format::header_ops::HeaderOpsChain;
+use waypost_filters::format::{AccessLogType, FormatContext};
+use waypost_filters::head::{Protocol, RequestHead, ResponseHead, Scheme};
+use waypost_filters::stream::{HttpStream, StreamInfo};
+
+use super::downstream::{Downstream, H1Server, Lost};
+use super::exchange::{Stop, Timer, Timers};
+use super::filters::Chain;
+use super::forward;
+use super::h1::H1Error;
+use super::manager::{HttpConnection, PREMATURE};
+use super::rules::{local_reply, request::mutate_request, response::mutate_response};
+use crate::route::{Action, Route};
+
+/// A request whose head has been received.
+pub struct Received {
+    /// The head.
+    pub head: RequestHead,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// How many bytes it took; 0 where the codec does not say.
+    pub header_bytes: usize,
+}
+
+/// A stream that is counted and logged when it is dropped, however it ends.
+pub struct ActiveStream {
+    /// The connection.
+    pub connection: Rc<HttpConnection>,
+    /// What filters see.
+    pub http: HttpStream,
+    /// Whether there was a head that could be read; without one the log line has no method and path.
+    has_head: bool,
+    /// Whether a response's head has been sent.
+    pub responded: bool,
+    /// Whether the client reset the stream.
+    pub client_reset: bool,
+    /// Bytes of a tunnel that this stream became.
+    pub tunnel: Option<Arc<crate::net::tunnel::ByteCount>>,
+}
+
+impl ActiveStream {
+    fn new(
+        connection: &Rc<HttpConnection>,
+        head: RequestHead,
+        protocol: Option<Protocol>,
+        has_head: bool,
+    ) -> ActiveStream {
+        let stats = &connection.hcm.stats;
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        let mut info =
+            StreamInfo::new(connection.info.clone(), connection.next_stream(), Instant::now(), SystemTime::now());
+        info.protocol = protocol;
+        let http = HttpStream { info, request: head, response: None, response_trailers: None, reroute: false };
+        ActiveStream {
+            connection: connection.clone(),
+            http,
+            has_head,
+            responded: false,
+            client_reset: false,
+            tunnel: None,
+        }
+    }
+
+    /// Whether the response's headers are looked at again after they were sent.
+    pub fn keeps_headers(&self) -> bool {
+        !self.connection.hcm.access_logs.is_empty()
+    }
+
+    /// Notes the bytes on the wire, for the log line.
+    pub fn note_wire(&mut self, down: &Downstream<'_>) {
+        if self.keeps_headers()
+            && let Some(wire) = down.wire()
+        {
+            let of = &mut self.http.info.downstream_wire;
+            of.received = of.headers_received + wire.received;
+            (of.sent, of.headers_sent) = (wire.sent, wire.headers_sent);
+        }
+    }
+
+    /// Runs the response filters and the last rules over the head, and sends it.
+    pub fn send_head(&mut self, down: &mut Downstream<'_>, chain: Option<&Chain>, end: bool) {
+        if let Some(chain) = chain {
+            for filter in chain.filters.iter().rev() {
+                filter.on_response(&mut self.http);
+            }
+        }
+        let hcm = &self.connection.hcm;
+        let now = self.http.info.start_time
+            + self.http.info.timing.first_upstream_received.unwrap_or_else(|| self.http.info.start.elapsed());
+        mutate_response(hcm, &mut self.http, now);
+        if self.connection.ends() {
+            down.close_after();
+            if !down.is_h1() {
+                self.connection.go_away();
+            }
+        }
+        if !down.request_ended() && down.is_h1() {
+            // The rest of the request cannot be told from a next one. An accepted upgrade has no such rest.
+            hcm.stats.downstream_rq_response_before_rq_complete.inc();
+            down.close_after();
+        }
+        let keep = self.keeps_headers();
+        let Some(response) = &mut self.http.response else { return };
+        self.http.info.response_code = response.status.as_u16();
+        // The head of an upstream's response goes out as soon as it came: one look at the clock serves both.
+        let timing = &mut self.http.info.timing;
+        timing.first_downstream_sent = timing.first_upstream_received.or_else(|| Some(self.http.info.start.elapsed()));
+        self.responded = true;
+        down.send_head(response, end, keep);
+    }
+
+    /// Answers here.
+    pub async fn reply(
+        &mut self,
+        down: &mut Downstream<'_>,
+        chain: Option<&Chain>,
+        reply: LocalReply,
+        route: Option<&HeaderOpsChain>,
+    ) {
+        if reply.close {
+            down.close_after();
+        }
+        let body = local_reply::apply(reply, &mut self.http, &self.connection.hcm, route);
+        let body = if self.http.request.method == Method::HEAD { Bytes::new() } else { body };
+        self.send_head(down, chain, body.is_empty());
+        self.http.info.bytes_sent = body.len() as u64;
+        if !body.is_empty() {
+            down.send_data(body);
+            down.finish(None);
+        }
+        self.flush(down).await;
+    }
+
+    /// Waits until the response is on its way; a client that does not read is given `stream_idle_timeout`.
+    async fn flush(&mut self, down: &mut Downstream<'_>) {
+        let mut timers = Timers { idle: self.connection.hcm.timeouts.stream_idle, ..Timers::default() };
+        timers.active_at = Some(Instant::now());
+        let done = std::future::poll_fn(|cx| {
+            if let std::task::Poll::Ready(done) = down.poll_flush(cx) {
+                return std::task::Poll::Ready(done.is_ok());
+            }
+            timers.poll(cx).map(|_| false)
+        })
+        .await;
+        self.note_wire(down);
+        if done {
+            down.refuse_rest();
+        } else {
+            down.reset(Reason::CANCEL);
+        }
+    }
+
+    /// Ends the stream for what stopped it.
+    pub async fn stopped(
+        &mut self,
+        down: &mut Downstream<'_>,
+        chain: Option<&Chain>,
+        stop: Stop,
+        route: Option<&HeaderOpsChain>,
+    ) {
+        let hcm = self.connection.hcm.clone();
+        let info = &mut self.http.info;
+        match stop {
+            Stop::Downstream(Lost::Reset(reason)) => {
+                self.client_reset = true;
+                if down.is_h1() {
+                    info.flags.set(Flag::DownstreamConnectionTermination);
+                    info.details = Some(Cow::Borrowed("downstream_remote_disconnect"));
+                } else {
+                    hcm.stats.downstream_rq_rx_reset.inc();
+                    info.flags.set(Flag::DownstreamRemoteReset);
+                    info.details = Some(Cow::Borrowed(match reason {
+                        Some(Reason::REFUSED_STREAM) => "http2.remote_refuse",
+                        Some(_) => "http2.remote_reset",
+                        None => "downstream_remote_disconnect",
+                    }));
+                }
+                down.close_after();
+            }
+            Stop::Downstream(Lost::Protocol(error)) => {
+                hcm.stats.downstream_cx_protocol_error.inc();
+                if self.responded {
+                    info.flags.set(Flag::DownstreamProtocolError);
+                    down.reset(Reason::PROTOCOL_ERROR);
+                } else {
+                    let reply = bad_request(&error);
+                    self.reply(down, chain, reply, None).await;
+                }
+            }
+            Stop::Timeout(timer) => {
+                let (status, body, details, flag): (StatusCode, &'static str, &'static str, Option<Flag>) = match timer
+                {
+                    Timer::Route => (
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "upstream request timeout",
+                        "response_timeout",
+                        Some(Flag::UpstreamRequestTimeout),
+                    ),
+                    Timer::PerTry => (
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "upstream request timeout",
+                        "upstream_per_try_timeout",
+                        Some(Flag::UpstreamRequestTimeout),
+                    ),
+                    Timer::Idle => {
+                        hcm.stats.downstream_rq_idle_timeout.inc();
+                        let complete = down.request_ended();
+                        if !complete {
+                            down.close_after();
+                        }
+                        let status = if complete { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT };
+                        (status, "stream timeout", "stream_idle_timeout", Some(Flag::StreamIdleTimeout))
+                    }
+                    Timer::Request => {
+                        hcm.stats.downstream_rq_timeout.inc();
+                        (StatusCode::REQUEST_TIMEOUT, "request timeout", "request_overall_timeout", None)
+                    }
+                    Timer::Duration => {
+                        hcm.stats.downstream_rq_max_duration_reached.inc();
+                        (StatusCode::GATEWAY_TIMEOUT, "downstream duration timeout", "max_duration_timeout", None)
+                    }
+                    Timer::UpstreamDuration => (
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "upstream max stream duration reached",
+                        "upstream_max_stream_duration_reached",
+                        Some(Flag::UpstreamMaxStreamDurationReached),
+                    ),
+                };
+                if self.responded {
+                    info.details = Some(Cow::Borrowed(details));
+                    if let Some(flag) = flag {
+                        info.flags.set(flag);
+                    }
+                    down.reset(Reason::CANCEL);
+                    hcm.stats.downstream_rq_tx_reset.inc();
+                } else {
+                    let mut reply = LocalReply::new(status, details).body(body);
+                    reply.flag = flag;
+                    if timer == Timer::Duration && self.http.request.is_grpc() {
+                        // DEADLINE_EXCEEDED, where the other timers say UNAVAILABLE.
+                        reply.grpc_status = Some(4);
+                    }
+                    self.reply(down, chain, reply, route).await;
+                }
+            }
+            Stop::Upstream(broken) => {
+                let (status, flag, reason) = forward::describe(broken);
+                if self.responded {
+                    info.flags.set(flag);
+                    info.details = Some(Cow::Owned(format!(
+                        "upstream_reset_after_response_started{{{}}}",
+                        reason.replace(' ', "_")
+                    )));
+                    down.reset(Reason::INTERNAL_ERROR);
+                    hcm.stats.downstream_rq_tx_reset.inc();
+                } else {
+                    let reply = forward::reset_reply(status, flag, reason, None, self.http.info.upstream.attempts > 1);
+                    self.reply(down, chain, reply, route).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ActiveStream {
+    fn drop(&mut self) {
+        let hcm = &self.connection.hcm;
+        let info = &mut self.http.info;
+        if let Some(bytes) = &self.tunnel {
+            use std::sync::atomic::Ordering::Relaxed;
+            info.bytes_received = bytes.received.load(Relaxed);
+            info.bytes_sent = bytes.sent.load(Relaxed);
+        }
+        let took = info.start.elapsed();
+        info.timing.last_downstream_sent.get_or_insert(took);
+        info.timing.complete = Some(took);
+        hcm.stats.downstream_rq_active.dec();
+        hcm.stats.downstream_rq_classes.count(info.response_code);
+        hcm.stats.downstream_rq_time.record(took.as_millis() as u64);
+        if self.client_reset && info.protocol == Some(Protocol::Http2) {
+            self.connection.stream_ended(!self.responded && took < PREMATURE);
+        } else {
+            self.connection.stream_ended(false);
+        }
+        if !hcm.access_logs.is_empty() {
+            let cx = FormatContext {
+                info: &self.http.info,
+                request: self.has_head.then_some(&self.http.request),
+                response: self.http.response.as_ref(),
+                trailers: self.http.response_trailers.as_ref(),
+                local_reply_body: "",
+                access_log_type: AccessLogType::DownstreamEnd,
+            };
+            for log in &hcm.access_logs {
+                log.record(&cx);
+            }
+        }
+    }
+}
+
+/// The answer to a request that the codec could not read.
+fn bad_request(error: &H1Error) -> LocalReply {
+    let mut reply = LocalReply::new(error.status, error.details).body(error.body).closing();
+    reply.flag = error.flag_dpe.then_some(Flag::DownstreamProtocolError);
+    reply
+}
+
+fn empty_head() -> RequestHead {
+    RequestHead {
+        method: Method::GET,
+        scheme: Scheme::Http,
+        authority: None,
+        path: None,
+        upgrade: None,
+        headers: HeaderMap::new(),
+        original_path: None,
+    }
+}
+
+/// Answers a request whose head could not be read.
+pub async fn refuse(connection: &Rc<HttpConnection>, server: &mut H1Server, error: H1Error) {
+    server.close = true;
+    server.body = None;
+    server.method = Method::GET;
+    server.protocol = Protocol::Http11;
+    let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), !error.before_head);
+    active.reply(&mut Downstream::H1(server), None, bad_request(&error), None).await;
+}
+
+/// Answers a client that takes too long over a head.
+pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Server) {
+    connection.hcm.stats.downstream_rq_header_timeout.inc();
+    server.close = true;
+    server.body = None;
+    server.method = Method::GET;
+    server.protocol = Protocol::Http11;
+    let mut active = ActiveStream::new(connection, empty_head(), None, false);
+    let reply =
+        LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request_header_timeout").body("request header timeout").closing();
+    active.reply(&mut Downstream::H1(server), None, reply, None).await;
+}
+
+/// Serves one request to its end.
+pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: Downstream<'_>) {
+    let Received { head, protocol, header_bytes } = received;
+    let mut active = ActiveStream::new(connection, head, Some(protocol), true);
+    active.http.info.downstream_wire.headers_received = header_bytes as u64;
+    let hcm = connection.hcm.clone();
+    let timeouts = &hcm.timeouts;
+    let start = active.http.info.start;
+    let mut timers = Timers {
+        idle: timeouts.stream_idle,
+        active_at: timeouts.stream_idle.map(|_| start),
+        request_at: timeouts.request.filter(|_| !down.request_ended()).map(|d| start + d),
+        duration_at: timeouts.max_stream_duration.map(|d| start + d),
+        alarm: down.take_alarm(),
+        ..Timers::default()
+    };
+    if connection.worker.shared.overload.stops_requests() {
+        let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("envoy overloaded");
+        return active.reply(&mut down, None, reply, None).await;
+    }
+    if let Err(reply) = mutate_request(&hcm, &hcm.routes.internal_only_headers, &mut active.http) {
+        let reply = if down.is_h1() { reply.closing() } else { *reply };
+        return active.reply(&mut down, None, reply, None).await;
+    }
+    let random = connection.worker.random();
+    let mut route = hcm.routes.find(&active.http, random).cloned();
+    note_route(&mut active.http.info, route.as_ref());
+    let Some(chain) = chain_of(&active.http, &hcm, route.as_deref()) else {
+        hcm.stats.downstream_rq_ws_on_non_ws_route.inc();
+        let reply = LocalReply::new(StatusCode::FORBIDDEN, "upgrade_failed").closing();
+        return active.reply(&mut down, None, reply, None).await;
+    };
+    for filter in &chain.filters {
+        let mut step = filter.on_request(&mut active.http);
+        loop {
+            match step {
+                Step::Continue => break,
+                Step::Respond(reply) => {
+                    return active.reply(&mut down, Some(&chain), reply, None).await;
+                }
+                Step::Wait(future) => match super::exchange::guard(&mut down, &mut timers, future).await {
+                    Ok(resume) => step = resume(&mut active.http),
+                    Err(stop) => return active.stopped(&mut down, Some(&chain), stop, None).await,
+                },
+            }
+        }
+    }
+    if std::mem::take(&mut active.http.reroute) {
+        route = hcm.routes.find(&active.http, random).cloned();
+        note_route(&mut active.http.info, route.as_ref());
+    }
+    let Some(route) = route else {
+        hcm.stats.no_route.inc();
+        let mut reply = LocalReply::new(StatusCode::NOT_FOUND, "route_not_found").flag(Flag::NoRouteFound);
+        reply.close = active.http.request.is_connect() && down.is_h1();
+        return active.reply(&mut down, Some(&chain), reply, None).await;
+    };
+    match &route.action {
+        Action::Forward(to) => forward::forward(&mut active, down, timers, &chain, &route, to, random).await,
+        Action::DirectResponse(direct) => {
+            hcm.stats.rq_direct_response.inc();
+            let reply = LocalReply::new(direct.status, "direct_response");
+            let body = direct.body.clone();
+            active.direct(&mut down, &chain, reply, body, &route).await;
+        }
+        Action::Redirect(redirect) => {
+            hcm.stats.rq_redirect.inc();
+            let keep_original = !chain.router.suppress_envoy_headers;
+            let location = route.redirect_location(&mut active.http, keep_original);
+            let mut reply = LocalReply::new(redirect.status, "direct_response");
+            if let Some(location) = location {
+                reply.headers.insert(http::header::LOCATION, location);
+            }
+            active.reply(&mut down, Some(&chain), reply, Some(&route.response_headers)).await;
+        }
+        Action::NonForwarding => {
+            let reply =
+                LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found").flag(Flag::NoClusterFound);
+            active.reply(&mut down, Some(&chain), reply, Some(&route.response_headers)).await;
+        }
+    }
+}
+
+fn note_route(info: &mut StreamInfo, route: Option<&Arc<Route>>) {
+    if let Some(route) = route {
+        info.route_name = (!route.name.is_empty()).then(|| route.name.clone());
+        info.virtual_host = Some(route.virtual_host.name.clone());
+        info.virtual_host_metadata = route.virtual_host.metadata.clone();
+        info.route_metadata = route.metadata.clone();
+    }
+}
+
+/// The filter chain of a request. None where it asks for an upgrade that is not allowed.
+fn chain_of(
+    stream: &HttpStream,
+    hcm: &super::config::HttpConnectionManager,
+    route: Option<&Route>,
+) -> Option<Arc<Chain>> {
+    let kind: &[u8] = match &stream.request.upgrade {
+        Some(kind) => kind.as_bytes(),
+        // A CONNECT that no route takes is a 404, not a refused upgrade.
+        None if stream.request.is_connect() && route.is_some() => b"CONNECT",
+        None => return Some(hcm.chain.clone()),
+    };
+    let of_route = route.and_then(|r| match &r.action {
+        Action::Forward(f) => f.upgrades.get(kind).map(|u| u.enabled),
+        _ => None,
+    });
+    hcm.upgrade(kind, of_route).cloned()
+}
+
+impl ActiveStream {
+    /// Answers with a route's body of bytes, which need not be text.
+    async fn direct(
+        &mut self,
+        down: &mut Downstream<'_>,
+        chain: &Arc<Chain>,
+        reply: LocalReply,
+        body: Bytes,
+        route: &Arc<Route>,
+    ) {
+        let text = String::from_utf8_lossy(&body).into_owned();
+        self.reply(down, Some(chain), reply.body(text), Some(&route.response_headers)).await;
+    }
+
+    /// The status and headers of the response so far.
+    pub fn set_response(&mut self, head: ResponseHead) {
+        self.http.response = Some(head);
+    }
+}

@@ -1,0 +1,55 @@
+//! Handshakes over any byte stream.
+
+use std::sync::Arc;
+
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
+use waypost_filters::connection::TlsSession;
+
+use super::{ClientTls, ServerTls, Target, TlsStats, io_reason, session_of_client, session_of_server};
+use crate::net::Io;
+
+/// Says why a handshake failed, in Envoy's words, and counts it.
+fn failed(error: &std::io::Error, stats: Option<&TlsStats>) -> Arc<str> {
+    let tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    if let (Some(e), Some(stats)) = (tls, stats) {
+        stats.record_failure(e);
+    }
+    io_reason(error).unwrap_or_else(|| error.to_string()).into()
+}
+
+/// Accepts a TLS connection: the stream, its session, and the server name that the client asked for.
+pub async fn accept(
+    tls: &Arc<ServerTls>,
+    io: Io,
+    stats: Option<&TlsStats>,
+) -> Result<(Io, Arc<TlsSession>, Option<Arc<str>>), Arc<str>> {
+    let start =
+        LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await.map_err(|e| failed(&e, stats))?;
+    // While a secret is missing there is nothing to shake hands with.
+    let config = tls.config_for(&start.client_hello()).ok_or_else(|| Arc::from("TLS secrets are not ready"))?;
+    let stream = start.into_stream(config).await.map_err(|e| failed(&e, stats))?;
+    let connection = stream.get_ref().1;
+    let session = Arc::new(session_of_server(connection, tls));
+    if let Some(stats) = stats {
+        stats.record_handshake(&session, connection);
+    }
+    let name = connection.server_name().map(Arc::from);
+    Ok((Io::TlsServer(Box::new(stream)), session, name))
+}
+
+/// Makes a TLS connection over a byte stream.
+pub async fn connect(
+    tls: &Arc<ClientTls>,
+    io: Io,
+    target: Target<'_>,
+    stats: Option<&TlsStats>,
+) -> Result<(Io, Arc<TlsSession>), Arc<str>> {
+    let (config, name) = tls.connect(target).ok_or_else(|| Arc::from("TLS secrets are not ready"))?;
+    let stream = TlsConnector::from(config).connect(name, io).await.map_err(|e| failed(&e, stats))?;
+    let connection = stream.get_ref().1;
+    let session = Arc::new(session_of_client(connection, tls));
+    if let Some(stats) = stats {
+        stats.record_handshake(&session, connection);
+    }
+    Ok((Io::TlsClient(Box::new(stream)), session))
+}

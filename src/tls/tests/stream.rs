@@ -1,0 +1,58 @@
+//! Handshakes over streams.
+
+use std::sync::Arc;
+
+use waypost_xds::envoy::extensions::transport_sockets::tls::v3 as api;
+
+use super::pki::*;
+use crate::net::Io;
+use crate::observe::stats::Store;
+use crate::tls::{ClientTls, ServerTls, Target, TlsStats, accept, connect};
+
+fn alpn(common: api::CommonTlsContext, protocols: &[&str]) -> api::CommonTlsContext {
+    api::CommonTlsContext { alpn_protocols: protocols.iter().map(|p| (*p).to_owned()).collect(), ..common }
+}
+
+async fn meet(
+    client: &Arc<ClientTls>,
+    server: &Arc<ServerTls>,
+    sni: Option<&str>,
+    stats: Option<(&TlsStats, &TlsStats)>,
+) -> (Result<Option<Arc<str>>, Arc<str>>, Result<Option<Arc<str>>, Arc<str>>) {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let target = Target { sni, ..Target::default() };
+    let (c, s) = tokio::join!(
+        connect(client, Io::Pipe(near), target, stats.map(|s| s.0)),
+        accept(server, Io::Pipe(far), stats.map(|s| s.1))
+    );
+    (c.map(|(_, session)| session.alpn.clone()), s.map(|(_, session, name)| name.or(session.alpn.clone())))
+}
+
+#[tokio::test]
+async fn without_a_common_protocol_there_is_none() {
+    let ca = Ca::new("ca");
+    let server = server(alpn(common(&[&ca.spiffe("spiffe://a")], None), &["h2"]), false);
+    let client = |protocol| client(alpn(common(&[], Some(trust(&ca))), &[protocol]), "");
+    assert_eq!(meet(&client("h2"), &server, None, None).await, (Ok(Some("h2".into())), Ok(Some("h2".into()))));
+    assert_eq!(meet(&client("foo"), &server, None, None).await, (Ok(None), Ok(None)));
+    assert_eq!(meet(&client("h2"), &server, Some("A.example"), None).await.1, Ok(Some("a.example".into())));
+}
+
+#[tokio::test]
+async fn both_sides_learn_why_and_count_it() {
+    let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+    let (server, client) =
+        (server(common(&[&ca.spiffe("spiffe://a")], None), false), client(common(&[], Some(trust(&other))), ""));
+    let store: &Store = Box::leak(Box::default());
+    let (down, up) = (TlsStats::new(store, "listener.x."), TlsStats::new(store, "cluster.x."));
+    let (c, s) = meet(&client, &server, None, Some((&up, &down))).await;
+    assert!(c.unwrap_err().contains("CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert"));
+    assert!(s.unwrap_err().contains("TLSV1_ALERT_UNKNOWN_CA"));
+    assert_eq!(store.counter("listener.x.ssl.connection_error").value(), 1);
+    assert_eq!(store.counter("cluster.x.ssl.fail_verify_error").value(), 1);
+
+    let (near, far) = tokio::io::duplex(1024);
+    drop(near);
+    assert!(accept(&server, Io::Pipe(far), Some(&down)).await.is_err());
+    assert_eq!(store.counter("listener.x.ssl.connection_error").value(), 1, "a peer that goes away is no TLS error");
+}

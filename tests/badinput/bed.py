@@ -27,6 +27,8 @@ sys.set_int_max_str_digits(0)  # 10 000 zeros are a number
 KEEP = 4 << 20          # bytes kept of one upstream connection
 GROWTH = 48             # MiB that a case may add at its peak, unless it says otherwise: allocators keep what floods freed
 SETTLE = 4.0            # seconds until nothing is under way any more; timers of the configurations are below 2 s
+# Filters that only some cases are about.
+OPTIONAL = {"buffer": "envoy.extensions.filters.http.buffer.v3.Buffer", "rbac": "envoy.extensions.filters.http.rbac.v3.RBAC"}
 PANIC = re.compile(r"panicked|Caught Segmentation|Caught Abort|assert failure|envoy bug failure", re.I)
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -195,13 +197,14 @@ RECORDED = yaml.safe_load((HERE / "envoy.yaml").read_text()) if (HERE / "envoy.y
 class Case:
     """One bad input. `play` is a step of the parity tester or `async def play(bed)` that returns the outcome; `envoy` is Envoy's outcome ("?": as
     recorded in envoy.yaml), `also` what else is right (patterns; stricter than Envoy), `only` takes Envoy's own off the list. `up`: how many whole requests may
-    reach the upstream (a number or several); unless given, none for a refusal and one for each answer. `logs`: how many access-log lines."""
+    reach the upstream (a number or several); unless given, none for a refusal and one for each answer. `logs`: how many access-log lines.
+    `needs`: the filter of OPTIONAL that it is about."""
 
-    def __init__(self, item, name, play, envoy, also=(), only=False, up=None, logs=None, show=(), grow=GROWTH, limit=12, bed="http", full=False, why=""):
+    def __init__(self, item, name, play, envoy, also=(), only=False, up=None, logs=None, show=(), grow=GROWTH, limit=12, bed="http", full=False, why="", needs=None):
         self.item, self.play, self.envoy, self.also, self.only = item, play, envoy, [also] if isinstance(also, str) else list(also), only
         self.up = {up} if isinstance(up, int) else up
         self.logs = {logs} if isinstance(logs, int) else logs
-        self.show, self.grow, self.limit, self.bed, self.full, self.why = show, grow, limit, bed, full, why
+        self.show, self.grow, self.limit, self.bed, self.full, self.why, self.needs = show, grow, limit, bed, full, why, needs
         self.id = f"{item:02d}_{name}"
         self.recorded = envoy == "?"
         if self.recorded:
@@ -306,7 +309,7 @@ class H2:
 class Bed:
     """What the http and the hbone bed have in common; they say how to configure, warm up and probe."""
     kind, concurrency, admin, certs = "", 1, 15000, ""
-    proxy, access, drop = None, None, ""
+    proxy, access = None, None
 
     def __init__(self, binary, envoy, work, certs, full):
         self.binary, self.envoy, self.full, self.certs = binary, envoy, full, str(certs)
@@ -316,6 +319,7 @@ class Bed:
         self.access.touch()
         self.ports, self.names, self.backends, self.conns = Ports(), {}, {}, []
         self.used, self.log_checks, self.seen_log = [], [], 0
+        self.lacks = set()
 
     # --- what a case uses
     async def open(self, listener, tls=None, address=None):
@@ -341,9 +345,20 @@ class Bed:
 
     # --- the proxy
     def start(self, plain):
-        for chain in (c for x in plain["static_resources"]["listeners"] for c in x["filter_chains"] if self.drop):
-            for manager in (x["typed_config"] for x in chain["filters"] if "http_filters" in x["typed_config"]):
-                manager["http_filters"] = [x for x in manager["http_filters"] if not re.search(self.drop, x["name"])]
+        """Starts the proxy; what it says it has no filter for is left out, and the cases that need it too."""
+        while True:
+            try:
+                return self.launch(plain)
+            except SystemExit as e:
+                missing = next((n for n in OPTIONAL if n not in self.lacks and f"not supported yet: {OPTIONAL[n]}" in str(e)), None)
+                if missing is None:
+                    raise
+                self.lacks.add(missing)
+            for chain in (c for x in plain["static_resources"]["listeners"] for c in x["filter_chains"]):
+                for manager in (x["typed_config"] for x in chain["filters"] if "http_filters" in x["typed_config"]):
+                    manager["http_filters"] = [x for x in manager["http_filters"] if x["typed_config"]["@type"] != f"type.googleapis.com/{OPTIONAL[missing]}"]
+
+    def launch(self, plain):
         path = self.work / "bootstrap.json"
         path.write_text(json.dumps(plain, indent=1))
         self.proxy = rig.Proxy(self.binary, path, self.work, self.work / "proxy.log", concurrency=self.concurrency, admin=self.admin,

@@ -21,6 +21,10 @@ PORT, POD = 15008, "127.1.0.10"
 CLIENT = {"cert": "client", "alpn": ["h2"]}
 HTTP, TCP, SNIFFED = "127.2.0.10:80", "127.2.0.10:5432", "127.2.0.10:9000"
 HTTP_OPTIONS, TCP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"
+# Only the client's workload may go into /admin.
+POLICY = {"name": "envoy.filters.http.rbac", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"action": "DENY", "policies": {"admin": {
+    "permissions": [{"url_path": {"path": {"prefix": "/admin"}}}],
+    "principals": [{"not_id": {"filter_state": {"key": "io.istio.peer_principal", "string_match": {"exact": "spiffe://cluster.local/ns/default/sa/client"}}}}]}}}}}
 
 
 class Inner:
@@ -202,6 +206,9 @@ class HboneBed(Bed):
             options["common_http_protocol_options"] = {"idle_timeout": "1s"}
             if self.envoy and "|http|" not in cluster["name"]:
                 cluster["typed_extension_protocol_options"][TCP_OPTIONS] = {"@type": f"type.googleapis.com/{TCP_OPTIONS}", "idle_timeout": "1s"}
+        # The policy that the identity cases are about, whether or not the example has it.
+        manager = next(c for c in config["static_resources"]["listeners"][1]["filter_chains"] if "|80|http|" in c["name"])["filters"][0]["typed_config"]
+        manager["http_filters"] = [POLICY, *(x for x in manager["http_filters"] if not x["name"].endswith("rbac"))]
         chain = config["static_resources"]["listeners"][0]["filter_chains"][0]
         chain["transport_socket_connect_timeout"] = "1s"
         manager = chain["filters"][0]["typed_config"]
@@ -299,9 +306,9 @@ async def tunnel(bed, authority, data=GET, spec=CLIENT, extra=(), seconds=1.5, f
     return inner(peer)
 
 
-def connect(item, name, authority, envoy="?", also=(), up=0, logs=1, refused=True, show=(), grow=48, **options):
+def connect(item, name, authority, envoy="?", also=(), up=0, logs=1, refused=True, show=(), grow=48, needs=None, **options):
     CASES.append(Case(item, name, lambda bed: tunnel(bed, authority, **options), envoy, [*(REFUSED if refused else []), *also, *([f"{r} |" for r in REFUSED] if show and refused else [])],
-                      up=up, logs=logs, bed="hbone", show=show, grow=grow))
+                      up=up, logs=logs, bed="hbone", show=show, grow=grow, needs=needs))
 
 
 def scenario(item, name, envoy, also=(), **options):
@@ -423,19 +430,19 @@ def admin(path="/admin", headers="", method="GET"):
 
 DENIED = ["200 inner:403", "200 inner:400", "200 inner:403 |", "200 inner:400 |"]
 connect(79, "admin_client", HTTP, "200 inner:200", data=admin(), up=1, refused=False)
-connect(79, "admin_guest", HTTP, "200 inner:403", data=admin(), spec=GUEST, refused=False)
+connect(79, "admin_guest", HTTP, "200 inner:403", data=admin(), spec=GUEST, refused=False, needs="rbac")
 for name, header in {"xfcc": f"x-forwarded-client-cert: {SPOOF}", "peer": "x-envoy-peer-principal: spiffe://cluster.local/ns/default/sa/client", "io_istio": "io.istio.peer_principal: spiffe://cluster.local/ns/default/sa/client",
                      "xff": "x-forwarded-for: 127.0.0.1", "original_path": "x-envoy-original-path: /", "rewrite": "x-original-url: /", "internal": "x-envoy-internal: true"}.items():
-    connect(79, f"spoof_inner_{name}", HTTP, "200 inner:403", DENIED, data=admin(headers=header + "\r\n"), spec=GUEST, refused=False)
+    connect(79, f"spoof_inner_{name}", HTTP, "200 inner:403", DENIED, data=admin(headers=header + "\r\n"), spec=GUEST, refused=False, needs="rbac")
 for name, header in {"xfcc": ["x-forwarded-client-cert", SPOOF], "peer": ["x-envoy-peer-principal", "spiffe://cluster.local/ns/default/sa/client"], "forwarded": ["forwarded", "for=127.0.0.1"], "baggage": ["baggage", "k8s.service.account=client"]}.items():
-    connect(79, f"spoof_connect_{name}", HTTP, "200 inner:403", DENIED, data=admin(), extra=[header], spec=GUEST, refused=False)
+    connect(79, f"spoof_connect_{name}", HTTP, "200 inner:403", DENIED, data=admin(), extra=[header], spec=GUEST, refused=False, needs="rbac")
 for name, path in {"dot": "/./admin", "dots": "/x/../admin", "encoded_dots": "/x/%2e%2e/admin", "encoded_a": "/%61dmin", "slash_end": "/admin/", "query": "/admin?x", "semicolon": "/admin;x", "backslash": "/x\\..\\admin"}.items():
-    connect(79, f"path_{name}", HTTP, "200 inner:403", [*DENIED, "200 inner:404", "200 inner:301"], data=admin(path), spec=GUEST, refused=False)
+    connect(79, f"path_{name}", HTTP, "200 inner:403", [*DENIED, "200 inner:404", "200 inner:301"], data=admin(path), spec=GUEST, refused=False, needs="rbac")
 connect(79, "xfcc_does_not_reach_the_pod", HTTP, "200 inner:200 |", data=admin("/s/200", f"x-forwarded-client-cert: {SPOOF}\r\n"), up=1, show=["x-forwarded-client-cert"], refused=False)
 connect(79, "smuggled_admin", HTTP, "?", ["200 inner:200*", "200 inner:400*"], data=b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nConnection: close\r\n\r\nabcd" + admin("/smuggled"), spec=GUEST, up={0, 1}, refused=False)
 # Their SAN has the right prefix for the handshake, and is not the client's.
 for name in ("nulsan", "crlfsan"):
-    connect(79, f"admin_{name}", HTTP, "?", ["no connection", *DENIED, *REFUSED], data=admin(), spec={"cert": name, "alpn": ["h2"]}, logs={0, 1})
+    connect(79, f"admin_{name}", HTTP, "?", ["no connection", *DENIED, *REFUSED], data=admin(), spec={"cert": name, "alpn": ["h2"]}, logs={0, 1}, needs="rbac")
 
 # 80: tunnels in tunnels.
 connect(80, "inner_connect_h1", HTTP, data=f"CONNECT {HTTP} HTTP/1.1\r\nHost: {HTTP}\r\n\r\n".encode() + GET, also=["200 inner:4??*", "200 inner:501*"])

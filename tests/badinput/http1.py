@@ -13,7 +13,7 @@ REFUSED = ["400 closed", "400 open", "closed"]
 
 
 def h1(item, name, raw, envoy, also=(), to="L", show=(), up=None, logs=None, only=False, why="", grow=48, **step):
-    CASES.append(Case(item, name, {"to": to, "raw": raw, "timeout": 1.0, **step}, envoy, also, only, up, logs, show, grow, why=why))
+    CASES.append(Case(item, name, {"to": to, "raw": raw, "timeout": 1.0, **step}, envoy, also, only, up, logs, show, grow, why=why, needs="buffer" if to == "BUF" else None))
 
 
 def scenario(item, name, envoy, also=(), **options):

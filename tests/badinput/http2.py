@@ -52,6 +52,11 @@ h2(34, "cookie_nul", [head([*G, ["cookie", "a=\0"]])], also=REFUSED, up=0)
 h2(34, "accept_encoding_newline", [head([*G, ["accept-encoding", "gzip\r\n"]])], also=REFUSED, up=0)
 h2(34, "upstream_h2", [head([*G[:3], [":path", "/h2/x"], ["connection", "close"]])], also=REFUSED, up=0)
 
+# 22 as frames: an answer before the body is there has to arrive, and the connection goes on.
+for name in ("200", "401", "403"):
+    h2(22, f"h2_direct{name}_body_unread", [head([*P[:3], [":path", f"/direct{name}"]], False), {"data": S, "stream": 1}, {"wait": {"stream": 1}}, head(G, True, 3)],
+       also=[f"1:{name} 3:200 open", f"1:{name}+rst:* 3:200 open"], up={0, 1}, until={"stream": 3})
+
 # 35: trailers.
 for name, field in {"path": [":path", "/smuggled"], "status": [":status", "200"], "method": [":method", "GET"], "authority": [":authority", "evil"], "connection": ["connection", "close"], "te": ["transfer-encoding", "chunked"],
                     "upper": ["Foo", "bar"], "crlf": ["a", "b\r\nc: d"], "nul": ["a", "\0"], "name_crlf": ["a\r\nb", "c"]}.items():

@@ -3,7 +3,6 @@ import argparse
 import contextlib
 import json
 import pathlib
-import re
 import resource
 import subprocess
 import sys
@@ -21,7 +20,6 @@ def arguments(doc):
     a = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--bin", required=True, help="a proxy with Envoy's command line")
     a.add_argument("--tools", help="the binary with `hbone` and `sink` (the proxy itself unless given)")
-    a.add_argument("--drop", default="", help="leave HTTP filters out whose name matches, for a proxy that lacks them")
     return a
 
 
@@ -34,15 +32,12 @@ def prepare(args):
     args.tools = rig.find("tools", args.tools) or args.bin
 
 
-def config(drop):
+def config():
     """configs/waypoint.yaml with the circuit breakers that istiod gives every cluster: Envoy's own would stop at 1 024 connections."""
     out = yaml.safe_load((rig.ROOT / "configs/waypoint.yaml").read_text())
     most = {name: 0xFFFFFFFF for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")}
     for cluster in out["static_resources"]["clusters"]:
         cluster["circuit_breakers"] = {"thresholds": [most]}
-    for chain in (c for x in out["static_resources"]["listeners"] for c in x["filter_chains"] if drop):
-        for manager in (x["typed_config"] for x in chain["filters"] if "http_filters" in x["typed_config"]):
-            manager["http_filters"] = [x for x in manager["http_filters"] if not re.search(drop, x["name"])]
     return json.dumps(out)
 
 
@@ -52,7 +47,7 @@ def waypoint(args, concurrency=2):
     with tempfile.TemporaryDirectory() as d:
         work = pathlib.Path(d)
         certs = rig.certificates(work)
-        (work / "waypoint.json").write_text(config(args.drop))
+        (work / "waypoint.json").write_text(config())
         identity = ["--via", VIA, "--cert", certs / "client.pem", "--key", certs / "client.key", "--ca", certs / "ca.pem"]
 
         def command(name, *rest):

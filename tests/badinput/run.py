@@ -29,10 +29,11 @@ import certs  # noqa: E402
 import hbone  # noqa: E402
 import http1  # noqa: E402
 import http2  # noqa: E402
+import pod  # noqa: E402
 import rig  # noqa: E402
 import tls  # noqa: E402
 
-BEDS = {"http": beds.HttpBed, "hbone": hbone.HboneBed}
+BEDS = {"http": beds.HttpBed, "hbone": pod.HboneBed}
 SCRIPTS = {**http1.SCRIPTS, **http2.SCRIPTS}
 
 

@@ -5,7 +5,6 @@ A body of 1 GiB through configs/waypoint.yaml to a reader that takes 1 MB/s, dow
 as fast as it is let: the proxy's resident memory may grow by 16 MiB, no more. --full lets all of it through, 18 minutes each way; otherwise the
 first 20 s of it are watched, in which a proxy that takes what it is given would have taken all of it."""
 import subprocess
-import sys
 import time
 
 import common

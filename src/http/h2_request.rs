@@ -20,9 +20,7 @@ pub enum Refusal {
 /// Checks a request as it came, and takes away the headers that are to be dropped for their names.
 pub fn check(hcm: &HttpConnectionManager, parts: &mut Parts) -> Result<(), Refusal> {
     let Parts { method, uri, headers, .. } = &*parts;
-    let pseudo = 1
-        + usize::from(uri.authority().is_some())
-        + if *method == Method::CONNECT { 0 } else { 2 };
+    let pseudo = 1 + usize::from(uri.authority().is_some()) + if *method == Method::CONNECT { 0 } else { 2 };
     if headers.len() + pseudo > hcm.limits.max_headers_count {
         return Err(Refusal::Limit("http2.too_many_headers"));
     }

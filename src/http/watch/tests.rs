@@ -1,3 +1,5 @@
+use super::frame::Scanner;
+use super::stream::PREFACE_LENGTH;
 use super::*;
 
 fn options() -> Http2Options {

@@ -143,10 +143,9 @@ impl Watch {
     pub fn settle(&self) -> bool {
         let suspects = !self.suspects.borrow().is_empty();
         for stream in self.suspects.borrow_mut().drain(..) {
-            if self.options.stream_error {
-                self.refuse(Refused { details: INVALID_HEADER, protocol: true });
-                self.unseen.borrow_mut().retain(|id| *id != stream);
-            } else {
+            self.refuse(Refused { details: INVALID_HEADER, protocol: true });
+            self.unseen.borrow_mut().retain(|id| *id != stream);
+            if !self.options.stream_error {
                 // Envoy ends the connection unless `override_stream_error_on_invalid_http_message` is set.
                 self.fail(INVALID_HEADER);
             }
@@ -229,6 +228,8 @@ impl Watch {
                     self.stop(WINDOW_FLOOD);
                 }
             }
+            // Resets are what the codec calms down for otherwise.
+            RST_STREAM => self.last.set(Last::Other),
             PING | SETTINGS if frame.flags & ACK == 0 => self.control(),
             _ => {}
         }

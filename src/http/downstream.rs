@@ -123,10 +123,15 @@ impl H1Server {
         }
     }
 
-    /// Begins with the body of a request whose head has been parsed.
-    pub fn begin(&mut self, body: BodyKind) {
+    /// Begins with a request whose head is to come; a head that is refused is counted from here.
+    pub fn begin_head(&mut self) {
         self.mark = (self.filled - self.read.len() as u64, self.out.total());
         self.headers_sent = 0;
+    }
+
+    /// Begins with the body of a request whose head has been parsed.
+    pub fn begin(&mut self, body: BodyKind) {
+        self.begin_head();
         self.body = match body {
             // After an upgrade or CONNECT, bytes are not looked at before the other side has agreed.
             BodyKind::None | BodyKind::UntilClose => None,

@@ -20,7 +20,7 @@ use super::exchange::{Stop, Timer, Timers};
 use super::failure;
 use super::filters::Chain;
 use super::forward;
-use super::h1::{BodyKind, H1Error};
+use super::h1::H1Error;
 use super::manager::{HttpConnection, PREMATURE};
 use super::rules::{local_reply, request::mutate_request, response::mutate_response};
 use super::watch::Refused;
@@ -384,7 +384,6 @@ pub async fn refuse(connection: &Rc<HttpConnection>, server: &mut H1Server, erro
     server.body = None;
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
-    server.begin(BodyKind::None);
     let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), !error.before_head);
     if error == H1Error::HEADERS_TOO_LARGE {
         // All that came of it was head.
@@ -400,7 +399,6 @@ pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Serv
     server.body = None;
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
-    server.begin(BodyKind::None);
     let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), false);
     let reply =
         LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request_header_timeout").body("request header timeout").closing();

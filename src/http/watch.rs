@@ -3,18 +3,22 @@
 //! The codec answers some of what it reads on its own: it refuses messages before a stream is accepted, and takes any number of control
 //! frames. Envoy logs the first and bounds the second, so frames are counted here as they pass: nine bytes of each are looked at.
 
+mod frame;
+mod stream;
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
 use super::config::Http2Options;
-use crate::net::Io;
+use frame::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PADDED, PING,
+    PRIORITY, PROTOCOL_ERROR, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
+pub use stream::Watched;
 
 /// `%RESPONSE_CODE_DETAILS%` of a message with an illegal header; also where only the codec knows which rule was broken.
 pub const INVALID_HEADER: &str = "http2.invalid.header.field";
@@ -32,28 +36,10 @@ const CONTROL_FLOOD: &str = "http2.outbound_control_frames_flood";
 /// A connection that does not begin as it has to; there is no request yet to log.
 const NO_SETTINGS: &str = "";
 
-const PREFACE_LENGTH: u32 = 24;
 /// The most streams that are remembered as opened and not accepted; a client that has said goodbye may open any number in vain.
 const MAX_UNSEEN: usize = 4096;
 /// So long control frames are counted: pings of clients that measure bandwidth or keep alive are far fewer.
 const CONTROL_PERIOD: Duration = Duration::from_secs(1);
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-
-const PROTOCOL_ERROR: u32 = 1;
-const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A message that the codec refused, as its log line shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,10 +143,9 @@ impl Watch {
     pub fn settle(&self) -> bool {
         let suspects = !self.suspects.borrow().is_empty();
         for stream in self.suspects.borrow_mut().drain(..) {
-            if self.options.stream_error {
-                self.refuse(Refused { details: INVALID_HEADER, protocol: true });
-                self.unseen.borrow_mut().retain(|id| *id != stream);
-            } else {
+            self.refuse(Refused { details: INVALID_HEADER, protocol: true });
+            self.unseen.borrow_mut().retain(|id| *id != stream);
+            if !self.options.stream_error {
                 // Envoy ends the connection unless `override_stream_error_on_invalid_http_message` is set.
                 self.fail(INVALID_HEADER);
             }
@@ -243,6 +228,8 @@ impl Watch {
                     self.stop(WINDOW_FLOOD);
                 }
             }
+            // Resets are what the codec calms down for otherwise.
+            RST_STREAM => self.last.set(Last::Other),
             PING | SETTINGS if frame.flags & ACK == 0 => self.control(),
             _ => {}
         }
@@ -315,189 +302,3 @@ impl Watch {
         unseen.remove(at).is_some()
     }
 }
-
-/// What is known of a frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Frame {
-    length: u32,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    /// Of RST_STREAM and GOAWAY.
-    code: u32,
-}
-
-/// Finds the frames in a stream of bytes.
-#[derive(Debug)]
-struct Scanner {
-    /// A frame's header, and the first eight bytes of its payload where a code is among them.
-    head: [u8; 17],
-    have: usize,
-    /// Bytes until the next frame.
-    skip: u32,
-}
-
-impl Scanner {
-    fn new(skip: u32) -> Scanner {
-        Scanner { head: [0; 17], have: 0, skip }
-    }
-
-    /// How much of a frame is to be kept, as far as that is known.
-    fn want(&self) -> usize {
-        let [a, b, c, kind, ..] = self.head;
-        if self.have < 9 {
-            return 9;
-        }
-        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        9 + match kind {
-            RST_STREAM => length.min(4),
-            GOAWAY => length.min(8),
-            _ => 0,
-        }
-    }
-
-    fn frame(&self) -> Frame {
-        let [a, b, c, kind, flags, s0, s1, s2, s3, p0, p1, p2, p3, p4, p5, p6, p7] = self.head;
-        Frame {
-            length: u32::from_be_bytes([0, a, b, c]),
-            kind,
-            flags,
-            stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
-            code: match kind {
-                RST_STREAM => u32::from_be_bytes([p0, p1, p2, p3]),
-                GOAWAY => u32::from_be_bytes([p4, p5, p6, p7]),
-                _ => 0,
-            },
-        }
-    }
-
-    fn feed(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame)) {
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let n = bytes.len().min(self.skip as usize);
-                self.skip -= n as u32;
-                bytes = bytes.get(n..).unwrap_or_default();
-                continue;
-            }
-            let want = self.want();
-            let room = self.head.get_mut(self.have..want).unwrap_or_default();
-            let n = room.len().min(bytes.len());
-            for (to, from) in room.iter_mut().zip(bytes) {
-                *to = *from;
-            }
-            self.have += n;
-            bytes = bytes.get(n..).unwrap_or_default();
-            let want = self.want();
-            if self.have >= want {
-                let frame = self.frame();
-                self.skip = frame.length.saturating_sub(self.have as u32 - 9);
-                *self = Scanner::new(self.skip);
-                found(frame);
-            }
-        }
-    }
-}
-
-/// A byte stream that is watched.
-pub struct Watched {
-    io: Io,
-    watch: Rc<Watch>,
-    inbound: Scanner,
-    outbound: Scanner,
-    /// Bytes that were looked at and not written yet.
-    ahead: usize,
-}
-
-impl Watched {
-    /// Watches a byte stream from the client's preface on.
-    pub fn new(io: Io, watch: Rc<Watch>) -> Watched {
-        Watched { io, watch, inbound: Scanner::new(PREFACE_LENGTH), outbound: Scanner::new(0), ahead: 0 }
-    }
-
-    fn failed(&self) -> Option<io::Error> {
-        // What the codec has to say before it goes away is still written, where Envoy's says it.
-        let silent = |details: &&str| *details != CODEC_ERROR && *details != TOO_LARGE;
-        self.watch.error().filter(silent).map(|_| io::ErrorKind::ConnectionAborted.into())
-    }
-
-    fn look<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) -> usize {
-        let mut ahead = self.ahead;
-        let mut total = 0;
-        for slice in slices {
-            total += slice.len();
-            let seen = ahead.min(slice.len());
-            ahead -= seen;
-            let watch = &self.watch;
-            self.outbound.feed(slice.get(seen..).unwrap_or_default(), |frame| watch.sends(frame));
-        }
-        self.ahead = self.ahead.max(total);
-        total
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.watch.stopping.get().is_some() {
-            // The connection's loop goes on as soon as the codec waits.
-            return Poll::Pending;
-        }
-        if let Some(e) = this.failed() {
-            return Poll::Ready(Err(e));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        let watch = &this.watch;
-        this.inbound.feed(buf.filled().get(before..).unwrap_or_default(), |frame| watch.received(frame));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        this.look(std::iter::once(data));
-        if let Some(e) = this.failed() {
-            return Poll::Ready(Err(e));
-        }
-        if this.watch.held() {
-            return Poll::Pending;
-        }
-        let n = ready!(Pin::new(&mut this.io).poll_write(cx, data))?;
-        this.ahead -= n.min(this.ahead);
-        Poll::Ready(Ok(n))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        this.look(slices.iter().map(|s| &**s));
-        if let Some(e) = this.failed() {
-            return Poll::Ready(Err(e));
-        }
-        if this.watch.held() {
-            return Poll::Pending;
-        }
-        let n = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
-        this.ahead -= n.min(this.ahead);
-        Poll::Ready(Ok(n))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,3 +1,5 @@
+use super::frame::Scanner;
+use super::stream::PREFACE_LENGTH;
 use super::*;
 
 fn options() -> Http2Options {
@@ -114,8 +116,8 @@ fn a_refused_message_ends_the_connection_unless_configured_otherwise() {
     watch.sends(reset);
     assert!(watch.held() && watch.settle());
     assert_eq!(watch.error(), Some(INVALID_HEADER));
-    assert_eq!(watch.take_unseen(), Some(Refused { details: INVALID_HEADER, protocol: true }));
-    assert_eq!(watch.take_unseen(), None);
+    assert_eq!(watch.take_refused(), Some(Refused { details: INVALID_HEADER, protocol: true }));
+    assert_eq!((watch.take_refused(), watch.take_unseen()), (None, None));
 
     let watch = begun(Http2Options { stream_error: true, ..options() });
     watch.received(frame(HEADERS, END_HEADERS, 3, 5));
@@ -169,8 +171,21 @@ fn what_a_goodbye_means_depends_on_what_came_last() {
     assert_eq!(goodbye(&[head, ack], 1), Some(INVALID_HEADER));
     assert_eq!(goodbye(&[head, head], 1), Some(UNKNOWN_ERROR));
     assert_eq!(goodbye(&[head], ENHANCE_YOUR_CALM), Some(TOO_LARGE));
+    assert_eq!(goodbye(&[head, frame(RST_STREAM, 0, 1, 4)], ENHANCE_YOUR_CALM), Some(CODEC_ERROR));
     assert_eq!(goodbye(&[head, frame(DATA, 0, 1, 5)], 1), Some(CODEC_ERROR));
     assert_eq!(goodbye(&[frame(HEADERS, 0, 1, 5), frame(PING, 0, 0, 8)], 1), Some(CODEC_ERROR));
     assert_eq!(goodbye(&[frame(CONTINUATION, END_HEADERS, 1, 5)], 1), Some(CODEC_ERROR));
     assert_eq!(goodbye(&[head], 0), None);
+}
+
+#[test]
+fn a_refused_head_is_logged_though_later_streams_are_handed_over() {
+    let watch = begun(options());
+    watch.received(frame(HEADERS, END_HEADERS | END_STREAM, 1, 5));
+    watch.received(frame(HEADERS, END_HEADERS | END_STREAM, 3, 5));
+    watch.sends(Frame { code: PROTOCOL_ERROR, ..frame(RST_STREAM, 0, 1, 4) });
+    watch.accepted(3);
+    assert!(watch.settle());
+    assert_eq!(watch.error(), Some(INVALID_HEADER));
+    assert_eq!(watch.take_refused(), Some(Refused { details: INVALID_HEADER, protocol: true }));
 }

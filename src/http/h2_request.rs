@@ -29,6 +29,11 @@ pub fn check(hcm: &HttpConnectionManager, parts: &mut Parts) -> Result<(), Refus
     if hosts.next().is_some() {
         return Err(Refusal::Message(INVALID_HEADER));
     }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if lengths.next().is_some() && lengths.next().is_some() {
+        // Equal or not: two lengths are one too many on the way to an HTTP/1 host.
+        return Err(Refusal::Message(BROKEN_RULE));
+    }
     match uri.authority() {
         Some(authority) if !is_authority(authority.as_str().as_bytes(), Some(Protocol::Http2)) => {
             return Err(Refusal::Message(INVALID_HEADER));

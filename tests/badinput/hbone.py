@@ -35,7 +35,7 @@ def inner(peer, sid=1):
 
 GET = b"GET /s/200 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 # Refused: before the tunnel (4xx, 5xx, reset), or as a tunnel that ends without a byte (Envoy answers 200 before the chain is chosen).
-REFUSED = ["4?? *", "4??", "503", "503 fin", "502 fin", "- rst:*", "200 rst:*", "200 fin", "- closed", "- goaway*", "404 fin*", "400 fin*"]
+REFUSED = ["4?? *", "4??", "503", "503 *", "502 fin", "- rst:*", "200 rst:*", "200 fin", "- closed", "- goaway*", "404 fin*", "400 fin*"]
 
 
 async def tunnel(bed, authority, data=GET, spec=CLIENT, extra=(), seconds=1.5, fin=False):

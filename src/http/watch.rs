@@ -41,6 +41,9 @@ const MAX_UNSEEN: usize = 4096;
 /// So long control frames are counted: pings of clients that measure bandwidth or keep alive are far fewer.
 const CONTROL_PERIOD: Duration = Duration::from_secs(1);
 
+/// From so many streams that a client has reset, calming it down is about those: the codec does it for large heads as well.
+pub const MANY_RESETS: u32 = 250;
+
 /// A message that the codec refused, as its log line shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -85,6 +88,8 @@ pub struct Watch {
     priorities: Cell<u64>,
     window_updates: Cell<u64>,
     data_sent: Cell<u64>,
+    resets: Cell<u32>,
+    calmed: Cell<bool>,
     controls: Cell<u32>,
     controls_since: Cell<Option<Instant>>,
 }
@@ -114,6 +119,8 @@ impl Watch {
             priorities: Cell::new(0),
             window_updates: Cell::new(0),
             data_sent: Cell::new(0),
+            resets: Cell::new(0),
+            calmed: Cell::new(false),
             controls: Cell::new(0),
             controls_since: Cell::new(None),
         })
@@ -168,6 +175,11 @@ impl Watch {
         while unseen.front().is_some_and(|&id| id <= stream) {
             unseen.pop_front();
         }
+    }
+
+    /// Whether the connection was told to calm down for the streams that it reset.
+    pub fn calmed(&self) -> bool {
+        self.calmed.get()
     }
 
     /// A message that the codec refused, each once.
@@ -228,8 +240,9 @@ impl Watch {
                     self.stop(WINDOW_FLOOD);
                 }
             }
-            // Resets are what the codec calms down for otherwise.
-            RST_STREAM => self.last.set(Last::Other),
+            RST_STREAM => {
+                add(&self.resets);
+            }
             PING | SETTINGS if frame.flags & ACK == 0 => self.control(),
             _ => {}
         }
@@ -281,6 +294,10 @@ impl Watch {
                 self.suspects.borrow_mut().push(frame.stream);
             }
             RST_STREAM => drop(self.forget(frame.stream)),
+            GOAWAY if frame.code == ENHANCE_YOUR_CALM && self.resets.get() >= MANY_RESETS => {
+                self.calmed.set(true);
+                self.fail(CODEC_ERROR);
+            }
             GOAWAY if frame.code != 0 => self.fail(match (self.stopping.take(), self.last.get(), frame.code) {
                 (Some(details), ..) => details,
                 (None, Last::Head, PROTOCOL_ERROR) => INVALID_HEADER,

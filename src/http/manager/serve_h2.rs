@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::{Method, header};
 use waypost_filters::head::{Protocol, RequestHead, Scheme};
 
-use super::{BUFFER_LIMIT, HttpConnection, PREMATURE_RESET_STREAMS};
+use super::{BUFFER_LIMIT, HttpConnection};
 use crate::http::downstream::{Downstream, H2Server};
 use crate::http::h2_request::{self, Refusal};
 use crate::http::stream::{self, Received};
-use crate::http::watch::{Refused, Watch, Watched};
+use crate::http::watch::{MANY_RESETS, Refused, Watch, Watched};
 use crate::http::wire;
 use crate::net::{Alarm, Io};
 
@@ -30,7 +30,7 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
         // Streams that end in error here are cheap: what a peer provokes is counted as premature resets instead.
         .max_local_error_reset_streams(None)
         // Streams that a client resets before they were accepted; the counting of premature resets comes later and sees fewer.
-        .max_pending_accept_reset_streams((PREMATURE_RESET_STREAMS / 2) as usize);
+        .max_pending_accept_reset_streams(MANY_RESETS as usize);
     if options.allow_connect {
         builder.enable_connect_protocol();
     }
@@ -97,10 +97,7 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                 }
                 Some(Some(Err(e))) => {
                     tracing::debug!("h2: {e}");
-                    if e.is_library() && e.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
-                        // Of what the codec calms down only resets are not counted here first.
-                        hcm.stats.downstream_rq_too_many_premature_resets.inc();
-                    } else if !e.is_io() || watch.error().is_some() {
+                    if !watch.calmed() && (!e.is_io() || watch.error().is_some()) {
                         hcm.stats.downstream_cx_protocol_error.inc();
                     }
                     break;
@@ -118,7 +115,6 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                     break;
                 }
                 if connection.is_attacked() {
-                    hcm.stats.downstream_rq_too_many_premature_resets.inc();
                     h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
             }
@@ -153,6 +149,9 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                 }
             }
         }
+    }
+    if watch.calmed() {
+        hcm.stats.downstream_rq_too_many_premature_resets.inc();
     }
     while let Some(refused) = watch.take_refused().or_else(|| watch.take_unseen()) {
         stream::log_refused(&connection, refused);

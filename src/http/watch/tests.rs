@@ -171,7 +171,8 @@ fn what_a_goodbye_means_depends_on_what_came_last() {
     assert_eq!(goodbye(&[head, ack], 1), Some(INVALID_HEADER));
     assert_eq!(goodbye(&[head, head], 1), Some(UNKNOWN_ERROR));
     assert_eq!(goodbye(&[head], ENHANCE_YOUR_CALM), Some(TOO_LARGE));
-    assert_eq!(goodbye(&[head, frame(RST_STREAM, 0, 1, 4)], ENHANCE_YOUR_CALM), Some(CODEC_ERROR));
+    let reset = [frame(RST_STREAM, 0, 1, 4); MANY_RESETS as usize];
+    assert_eq!(goodbye(&[&reset[..], &[head]].concat(), ENHANCE_YOUR_CALM), Some(CODEC_ERROR));
     assert_eq!(goodbye(&[head, frame(DATA, 0, 1, 5)], 1), Some(CODEC_ERROR));
     assert_eq!(goodbye(&[frame(HEADERS, 0, 1, 5), frame(PING, 0, 0, 8)], 1), Some(CODEC_ERROR));
     assert_eq!(goodbye(&[frame(CONTINUATION, END_HEADERS, 1, 5)], 1), Some(CODEC_ERROR));

@@ -103,7 +103,8 @@ h2(38, "method_connect_path", [head([[":method", "CONNECT"], *G[1:]])], also=REF
 h2(38, "method_pri", [head([[":method", "PRI"], *G[1:]])], also=["1:200 open", *REFUSED])
 for name, path in {"space": "/a b", "fragment": "/a#b", "absolute": "http://evil/p", "star": "*", "no_slash": "p", "request": "/ HTTP/1.1", "8bit": "/a\xff", "nul": "/a\0", "del": "/a\x7f", "double_slash": "//evil/p", "query_only": "?a",
                    "backslash": "/\\evil", "dots": "/../../x", "percent_nul": "/%00", "tab": "/a\tb", "absolute_no_path": "http://evil", "64k": "/" + "a" * 65536}.items():
-    fine = name in ("8bit", "double_slash", "backslash", "dots", "percent_nul")
+    # A fragment: our codec's URI parser cuts it off before anybody can look; the path alone goes on.
+    fine = name in ("8bit", "double_slash", "backslash", "dots", "percent_nul", "fragment")
     h2(39, f"path_{name}", [head([*G[:3], [":path", path]])], also=REFUSED + ["1:200 open"] * fine, up={0, 1} if fine else 0)
 h2(39, "path_star_options", [head([[":method", "OPTIONS"], *G[1:3], [":path", "*"]])], also=REFUSED + ["1:200 open"])
 SHOW = dict(show=[":request", "host", ":authority"])

@@ -41,6 +41,10 @@ pub fn check(hcm: &HttpConnectionManager, parts: &mut Parts) -> Result<(), Refus
         None if *method == Method::CONNECT || host.is_none() => return Err(Refusal::Message(BROKEN_RULE)),
         Some(_) | None => {}
     }
+    // An empty scheme; the codec drops a valid one only where there is no authority.
+    if *method != Method::CONNECT && uri.authority().is_some() && uri.scheme().is_none() {
+        return Err(Refusal::Message(BROKEN_RULE));
+    }
     if uri.path() == "*" && *method != Method::OPTIONS {
         return Err(Refusal::Message(BROKEN_RULE));
     }

@@ -124,7 +124,12 @@ fn poll_request(
         match up.poll_room(cx) {
             Poll::Ready(Ok(())) => {}
             // A host that stops reading may have answered already; its answer is read elsewhere.
-            Poll::Ready(Err(_)) | Poll::Pending => break,
+            Poll::Ready(Err(_)) => break,
+            // Nobody reads the client meanwhile: a reset has to be asked for.
+            Poll::Pending => match down.poll_reset(cx) {
+                Poll::Ready(lost) => return Poll::Ready(Stop::Downstream(lost)),
+                Poll::Pending => break,
+            },
         }
         match down.poll_request(cx) {
             Poll::Ready(Ok(Piece::Data(data))) => {
@@ -240,9 +245,8 @@ pub async fn guard<F: Future>(down: &mut Downstream<'_>, timers: &mut Timers, fu
         if let Poll::Ready(out) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(out));
         }
-        if down.request_ended()
-            && let Poll::Ready(lost) = down.poll_lost(cx)
-        {
+        // Whether its request is complete or not: what comes in of a body meanwhile waits where it is looked for.
+        if let Poll::Ready(lost) = down.poll_lost(cx) {
             return Poll::Ready(Err(Stop::Downstream(lost)));
         }
         timers.poll(cx).map(|t| Err(Stop::Timeout(t)))

@@ -233,6 +233,8 @@ enum Next {
     Request(Box<ParsedRequest>),
     Bad(H1Error),
     HeaderTimeout,
+    /// `stream_idle_timeout` in the middle of a head.
+    Idle,
     Over,
 }
 
@@ -262,7 +264,8 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) {
                 hcm.stats.downstream_cx_protocol_error.inc();
                 stream::refuse(connection, &mut server, error).await;
             }
-            Next::HeaderTimeout => stream::header_timeout(connection, &mut server).await,
+            Next::HeaderTimeout => stream::header_timeout(connection, &mut server, false).await,
+            Next::Idle => stream::header_timeout(connection, &mut server, true).await,
             Next::Over => {}
         }
         connection.active.set(0);
@@ -306,15 +309,27 @@ async fn next_request(
                 Poll::Pending => break,
             }
         }
+        if server.read.is_empty() {
+            // A connection that waits for its next request holds no buffers: ten thousand of them are common.
+            server.read = BytesMut::new();
+            server.out.release();
+        }
         let headers_at = begun.zip(timeouts.request_headers).map(|(at, d)| at + d);
         let idle_at = timeouts.connection_idle.filter(|_| begun.is_none()).map(|d| connection.last_active.get() + d);
+        // A request begins with its first byte, for Envoy's timers too: a head that does not go on is an idle stream.
+        let stalled_at = begun.zip(timeouts.stream_idle).map(|(at, d)| at + d);
         let age_at = connection.max_age_at();
-        let Some(at) = [headers_at, idle_at, age_at].into_iter().flatten().min() else { return Poll::Pending };
+        let Some(at) = [headers_at, stalled_at, idle_at, age_at].into_iter().flatten().min() else {
+            return Poll::Pending;
+        };
         if alarm.poll(cx, at).is_pending() {
             return Poll::Pending;
         }
         if Some(at) == headers_at {
             return Poll::Ready(Next::HeaderTimeout);
+        }
+        if Some(at) == stalled_at {
+            return Poll::Ready(Next::Idle);
         }
         if Some(at) == idle_at {
             connection.hcm.stats.downstream_cx_idle_timeout.inc();
@@ -352,17 +367,35 @@ async fn request_h1(connection: &Rc<HttpConnection>, server: &mut H1Server, pars
 /// Closes after a response: the client may still be sending, and a reset would destroy the response on its way. So the end is announced,
 /// and what comes in is thrown away for `delayed_close_timeout`.
 async fn linger(connection: &HttpConnection, server: &mut H1Server) {
-    if std::future::poll_fn(|cx| server.io.poll_drain(cx, &mut server.out)).await.is_err() {
-        return;
-    }
-    let Some(patience) = connection.hcm.timeouts.delayed_close else { return };
-    if std::future::poll_fn(|cx| server.io.poll_end(cx)).await.is_err() {
-        return;
-    }
-    let until = Instant::now() + patience;
+    let timeouts = &connection.hcm.timeouts;
+    // Without a `delayed_close_timeout` the end comes with the last byte; a client that does not take it is idle.
+    let Some(patience) = timeouts.delayed_close.or(timeouts.connection_idle) else { return };
+    let mut until = Instant::now() + patience;
+    let mut left = server.out.len();
+    let mut ended = false;
     let mut alarm = Alarm::default();
     std::future::poll_fn(|cx| {
-        loop {
+        // A client that reads, however slowly, gets all of it; one that does not is waited for once.
+        if !ended {
+            let end = match server.io.poll_drain(cx, &mut server.out) {
+                Poll::Ready(Ok(())) if timeouts.delayed_close.is_none() => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => server.io.poll_end(cx),
+                other => other,
+            };
+            match end {
+                Poll::Ready(Ok(())) => {
+                    ended = true;
+                    until = Instant::now() + patience;
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending if server.out.len() < left => {
+                    left = server.out.len();
+                    until = Instant::now() + patience;
+                }
+                Poll::Pending => {}
+            }
+        }
+        while ended {
             server.read.clear();
             match server.io.poll_fill(cx, &mut server.read) {
                 Poll::Ready(Ok(n)) if n > 0 => {}
@@ -416,17 +449,21 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
     let mut pings = options.keepalive.as_ref().and_then(|k| Some((k.interval?, k.timeout))).zip(h2.ping_pong());
     let mut ping_at = pings.as_ref().map(|((interval, _), _)| Instant::now() + *interval);
     let mut pong_by: Option<Instant> = None;
-    let mut said_goodbye = false;
+    let mut goodbye_at: Option<Instant> = None;
+    let mut attacked = false;
     let mut alarm = Alarm::default();
     loop {
-        if connection.closing.get() && !said_goodbye {
-            said_goodbye = true;
+        if connection.closing.get() && goodbye_at.is_none() {
+            goodbye_at = Some(Instant::now());
             h2.graceful_shutdown();
         }
-        let idle_at = (connection.active.get() == 0)
-            .then_some(hcm.timeouts.connection_idle)
-            .flatten()
-            .map(|d| connection.last_active.get() + d);
+        // After the goodbye the connection ends when the client has answered it; a client that does not is not waited for. A deadline that
+        // has passed must change something: this loop would not give the thread back otherwise.
+        let idle_at = match goodbye_at {
+            _ if connection.active.get() > 0 => None,
+            None => hcm.timeouts.connection_idle.map(|d| connection.last_active.get() + d),
+            Some(at) => Some(at.max(connection.last_active.get()) + hcm.timeouts.drain),
+        };
         let age_at = connection.max_age_at().filter(|_| !connection.closing.get());
         let deadline = [idle_at, age_at, ping_at, pong_by].into_iter().flatten().min();
         let pong = async {
@@ -460,7 +497,9 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                 }
             }
             () = connection.changed.notified() => {
-                if connection.is_attacked() {
+                if !attacked && connection.is_attacked() {
+                    attacked = true;
+                    connection.closing.set(true);
                     hcm.stats.downstream_rq_too_many_premature_resets.inc();
                     h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
@@ -489,8 +528,10 @@ async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                     hcm.stats.downstream_cx_max_duration_reached.inc();
                     connection.closing.set(true);
                 }
-                let idle = hcm.timeouts.connection_idle;
-                if connection.active.get() == 0 && idle.is_some_and(|d| connection.last_active.get() + d <= now) && !said_goodbye {
+                if connection.active.get() == 0 && idle_at.is_some_and(|at| now >= at) {
+                    if goodbye_at.is_some() {
+                        break;
+                    }
                     hcm.stats.downstream_cx_idle_timeout.inc();
                     connection.closing.set(true);
                 }

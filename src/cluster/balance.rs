@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 
 use super::{Host, HostSet, Policy};
 
@@ -11,8 +11,8 @@ use super::{Host, HostSet, Policy};
 #[derive(Debug, Default)]
 pub struct BalanceState {
     next: Option<usize>,
-    /// Identity of the host set that the schedule is for.
-    scheduled: usize,
+    /// The host set that the schedule is for. Held weakly, its address is no other's.
+    scheduled: Weak<HostSet>,
     schedule: BinaryHeap<Due>,
 }
 
@@ -100,9 +100,8 @@ fn load(host: &Host) -> f64 {
 }
 
 fn weighted(set: &Arc<HostSet>, state: &mut BalanceState) -> Option<Arc<Host>> {
-    let identity = Arc::as_ptr(set) as usize;
-    if state.scheduled != identity {
-        state.scheduled = identity;
+    if state.scheduled.as_ptr() != Arc::as_ptr(set) {
+        state.scheduled = Arc::downgrade(set);
         state.schedule = set
             .eligible
             .iter()

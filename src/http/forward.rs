@@ -376,7 +376,7 @@ async fn open(
         // Both are offered; the pool of HTTP/2 falls back when the host chooses HTTP/1.
         UpstreamProtocol::Alpn => true,
     };
-    let pool = worker.pool(cluster, host, sharing, h2);
+    let pool = worker.pool(cluster, host, sharing, &sni, h2);
     if h2 {
         let lease = pool.h2(worker, sni).await.map_err(Failure::Connect)?;
         let client = H2Client::begin(lease, head, end).await.map_err(Failure::Broken)?;

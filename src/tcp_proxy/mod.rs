@@ -363,7 +363,7 @@ async fn open_tunnel(
     if cluster.http.protocol == UpstreamProtocol::Http1 {
         return open_h1_tunnel(worker, tunneling, cluster, host, sharing, session, authority).await;
     }
-    let lease = worker.pool(cluster, host, sharing, true).h2(worker, None).await?;
+    let lease = worker.pool(cluster, host, sharing, &None, true).h2(worker, None).await?;
     let upstream = lease.conn.upstream.clone();
     session.info.upstream.local = Some(upstream.local.clone());
     session.info.upstream.tls = upstream.tls.clone();

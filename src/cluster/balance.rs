@@ -200,4 +200,20 @@ mod tests {
         assert_eq!(make(&[(Unhealthy, 0), (Unhealthy, 0), (Healthy, 0)], 50.0), 3, "panic");
         assert_eq!(make(&[(Unhealthy, 0)], 0.0), 0);
     }
+
+    #[test]
+    fn a_schedule_never_serves_another_host_set() {
+        let mut state = BalanceState::default();
+        for weights in [&[5, 1, 1, 1][..], &[1, 2], &[3, 1, 1], &[1, 7]] {
+            // Each set is freed before the next is made, which often gets its address.
+            let set = hosts(weights);
+            for i in 0..20 {
+                assert!(pick(Policy::RoundRobin, &set, &mut state, i, &[]).is_some());
+            }
+            assert_eq!(state.scheduled.as_ptr(), Arc::as_ptr(&set));
+            let address = Arc::as_ptr(&set);
+            drop(set);
+            assert_ne!(Arc::as_ptr(&hosts(weights)), address, "the address of a set that is scheduled stays its own");
+        }
+    }
 }

@@ -270,3 +270,29 @@ fn alpn(cluster: &Cluster) -> Option<&'static [Vec<u8>]> {
         super::UpstreamProtocol::Http1 | super::UpstreamProtocol::Downstream => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waypost_filters::filter_state::{Entry, Object, Shared};
+
+    fn sharing(principal: &str, other: &str) -> Sharing {
+        let mut connection = Connection::new(Address::Pipe("".into()), Address::Pipe("".into()));
+        for (key, object) in [("p", Object::HashableString(principal.into())), ("o", Object::String(other.into()))] {
+            connection.filter_state.set(Entry { key: key.into(), object, shared: Shared::Once, read_only: true });
+        }
+        Sharing::of(&connection, None)
+    }
+
+    #[test]
+    fn only_the_same_hashable_objects_share_connections_whatever_their_hash() {
+        let (a, mut b) = (sharing("a", "1"), sharing("b", "1"));
+        assert!(a.same_key(&sharing("a", "2")), "what is not hashable is no part of the key");
+        assert_ne!(a.key, b.key);
+        b.key = a.key;
+        assert!(!a.same_key(&b) && !a.same_key(&Sharing::default()));
+        let names = [Some("a".into()), Some("b".into()), None];
+        let keys: std::collections::HashSet<u64> = names.iter().map(sni_key).collect();
+        assert_eq!((keys.len(), sni_key(&None)), (3, 0));
+    }
+}

@@ -396,6 +396,7 @@ impl OpenGuard {
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "handed on once, at the beginning of an exchange")]
 /// A place in a pool that lets the host choose the protocol.
 pub enum Place {
     /// An HTTP/1.1 connection.

@@ -254,6 +254,8 @@ fn check_clusters(listener: &Listener, clusters: &ClusterTable, path: &str) -> R
     let known = |name: &str| clusters.find(name).is_some_and(|s| s.current.load().is_some());
     for (i, chain) in listener.chains.iter().enumerate() {
         let missing = match &chain.terminal {
+            // Routes of the listener itself are checked unless they ask for it not to be done.
+            listener::Terminal::Http(hcm) if hcm.routes.validate_clusters == Some(false) => None,
             listener::Terminal::Http(hcm) => hcm.routes.referenced_clusters().find(|c| !known(c)).cloned(),
             listener::Terminal::Tcp(proxy) => {
                 // tcp_proxy is not checked by Envoy: the connection is closed with flag NC.

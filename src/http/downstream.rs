@@ -6,11 +6,13 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use waypost_filters::head::{Protocol, ResponseHead};
 use waypost_filters::stream::WireBytes;
 
 use super::h1::{self, BodyDecoder, BodyKind, Casing, Connection, Decoded, Eof, Framing, ScanState};
+use super::wire;
 use crate::net::{Alarm, Io, Tunnel, WriteQueue};
 
 /// What a body is made of.
@@ -21,6 +23,9 @@ pub enum Piece {
     /// Its end, with trailers if there are any.
     End(Option<HeaderMap>),
 }
+
+/// How much of an unwanted request is read at most when it has been answered: what a client may have sent before it saw the answer.
+const DISCARD_LIMIT: u64 = 64 * 1024;
 
 /// Why the client's side is over before it was done.
 #[derive(Debug)]
@@ -89,6 +94,7 @@ pub struct H2Server {
     pending: Option<Bytes>,
     finish: Option<Option<HeaderMap>>,
     ended: bool,
+    wire: WireBytes,
 }
 
 impl H1Server {
@@ -180,7 +186,7 @@ impl H1Server {
         Poll::Pending
     }
 
-    fn send_head(&mut self, head: &ResponseHead, end: bool) {
+    fn send_head(&mut self, head: &mut ResponseHead, end: bool, keep: bool) {
         let upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
         self.framing = Framing::of_response(head.status, &self.method, self.protocol, &head.headers, end);
         if self.framing == Framing::Headers
@@ -215,6 +221,14 @@ impl H1Server {
             self.out.tail(),
         );
         self.headers_sent += self.out.total() - before;
+        // Envoy's response has it as one of its headers, and so do its logs.
+        match connection {
+            Connection::Close if keep => drop(head.headers.insert(CONNECTION, HeaderValue::from_static("close"))),
+            Connection::KeepAlive if keep => {
+                drop(head.headers.insert(CONNECTION, HeaderValue::from_static("keep-alive")))
+            }
+            _ => {}
+        }
     }
 
     fn send_data(&mut self, data: Bytes) {
@@ -246,7 +260,16 @@ impl H1Server {
 impl H2Server {
     /// A stream that has been accepted.
     pub fn new(respond: SendResponse<Bytes>, recv: RecvStream) -> H2Server {
-        H2Server { respond, recv, recv_ended: false, send: None, pending: None, finish: None, ended: false }
+        H2Server {
+            respond,
+            recv,
+            recv_ended: false,
+            send: None,
+            pending: None,
+            finish: None,
+            ended: false,
+            wire: WireBytes::default(),
+        }
     }
 
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Lost>> {
@@ -256,10 +279,14 @@ impl H2Server {
         match poll_h2_body(&mut self.recv, cx) {
             Poll::Ready(Ok(Piece::End(t))) => {
                 self.recv_ended = true;
+                self.wire.received += t.as_ref().map_or(0, wire::trailers);
                 Poll::Ready(Ok(Piece::End(t)))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(Lost::Reset(e.reason()))),
-            Poll::Ready(Ok(data)) => Poll::Ready(Ok(data)),
+            Poll::Ready(Ok(Piece::Data(data))) => {
+                self.wire.received += wire::data(data.len());
+                Poll::Ready(Ok(Piece::Data(data)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -277,6 +304,10 @@ impl H2Server {
     }
 
     fn send_head(&mut self, head: &mut ResponseHead, end: bool, keep: bool) {
+        if keep {
+            self.wire.headers_sent = wire::response_head(head.status, &head.headers);
+            self.wire.sent += self.wire.headers_sent;
+        }
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = if keep { head.headers.clone() } else { std::mem::take(&mut head.headers) };
@@ -299,6 +330,7 @@ impl H2Server {
         }
         if let Some(trailers) = self.finish.take() {
             self.ended = true;
+            self.wire.sent += trailers.as_ref().map_or(0, wire::trailers);
             h2_finish(send, trailers);
         }
         Poll::Ready(Ok(()))
@@ -397,7 +429,7 @@ impl Downstream<'_> {
     /// Sends the head of the response. Its headers may be taken, unless `keep` says that they are needed once more.
     pub fn send_head(&mut self, head: &mut ResponseHead, end: bool, keep: bool) {
         match self {
-            Downstream::H1(c) => c.send_head(head, end),
+            Downstream::H1(c) => c.send_head(head, end, keep),
             Downstream::H2(s) => s.send_head(head, end, keep),
         }
     }
@@ -451,7 +483,10 @@ impl Downstream<'_> {
     pub fn send_data(&mut self, data: Bytes) {
         match self {
             Downstream::H1(c) => c.send_data(data),
-            Downstream::H2(s) => s.pending = Some(data),
+            Downstream::H2(s) => {
+                s.wire.sent += wire::data(data.len());
+                s.pending = Some(data);
+            }
         }
     }
 
@@ -471,7 +506,7 @@ impl Downstream<'_> {
         }
     }
 
-    /// Ends the exchange the hard way: what has been sent of the response cannot be completed.
+    /// Ends the exchange the hard way: what has been sent of the response cannot be completed. What has not been written yet is lost.
     pub fn reset(&mut self, reason: Reason) {
         match self {
             Downstream::H1(c) => c.close = true,
@@ -485,27 +520,34 @@ impl Downstream<'_> {
         }
     }
 
-    /// Ends a stream whose response is complete but whose request is not: the rest of it is not wanted.
-    pub fn refuse_rest(&mut self) {
-        if let Downstream::H2(s) = self
-            && !s.recv.is_end_stream()
-            && let Some(send) = &mut s.send
-        {
-            send.send_reset(Reason::NO_ERROR);
+    /// What has come in of a request that nobody wants any more: its bytes, and whether it is complete now. Nothing is waited for, and a
+    /// client that sends faster than this reads is not read for ever.
+    pub fn discard(&mut self, cx: &mut Context<'_>) -> (u64, bool) {
+        let mut bytes = 0;
+        // Asking for the rest of a body that is not wanted would be a lie.
+        if matches!(self, Downstream::H1(c) if c.owes_continue) {
+            return (bytes, false);
         }
+        while bytes < DISCARD_LIMIT {
+            match self.poll_request(cx) {
+                Poll::Ready(Ok(Piece::Data(data))) => bytes += data.len() as u64,
+                Poll::Ready(Ok(Piece::End(_))) => return (bytes, true),
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        (bytes, false)
     }
 
-    /// Bytes of this exchange on the wire, but for the request's head, which its parser has counted. HTTP/2 does not tell: bodies, and
-    /// heads as they would be without compression, are what its logs show.
-    pub fn wire(&self) -> Option<WireBytes> {
+    /// Bytes of this exchange on the wire, but for the request's head, which is counted where it is read. See [`wire`] for HTTP/2.
+    pub fn wire(&self) -> WireBytes {
         match self {
-            Downstream::H1(c) => Some(WireBytes {
+            Downstream::H1(c) => WireBytes {
                 received: (c.filled - c.read.len() as u64).saturating_sub(c.mark.0),
                 sent: c.out.total() - c.mark.1,
                 headers_received: 0,
                 headers_sent: c.headers_sent,
-            }),
-            Downstream::H2(_) => None,
+            },
+            Downstream::H2(s) => s.wire,
         }
     }
 

@@ -44,16 +44,22 @@ pub struct Timers {
     pub route: Option<Duration>,
     /// When `route` runs out, once the request has ended.
     pub route_at: Option<Instant>,
+    /// `per_try_timeout`, counted from the end of the request.
+    pub per_try: Option<Duration>,
     /// When the attempt runs out.
     pub per_try_at: Option<Instant>,
     /// `stream_idle_timeout`.
     pub idle: Option<Duration>,
     /// When something last moved.
     pub active_at: Option<Instant>,
+    /// When the request had been received in full.
+    pub received_at: Option<Instant>,
     /// When the request has to be complete.
     pub request_at: Option<Instant>,
     /// When the stream has to be over.
     pub duration_at: Option<Instant>,
+    /// `max_stream_duration` of the cluster.
+    pub upstream_duration: Option<Duration>,
     /// When the upstream stream has to be over.
     pub upstream_duration_at: Option<Instant>,
     /// What wakes the task.
@@ -93,9 +99,23 @@ impl Timers {
     /// The request has been received in full.
     pub fn request_ended(&mut self) {
         self.request_at = None;
+        let now = *self.received_at.get_or_insert_with(Instant::now);
         if let (Some(d), None) = (self.route, self.route_at) {
-            self.route_at = Some(Instant::now() + d);
+            self.route_at = Some(now + d);
         }
+        if let (Some(d), None) = (self.per_try, self.per_try_at) {
+            self.per_try_at = Some(Instant::now() + d);
+        }
+    }
+
+    /// Another attempt: it has its own time. `complete` says that the request has been received in full.
+    pub fn begin_attempt(&mut self, complete: bool) {
+        if self.per_try.is_none() && self.upstream_duration.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        self.per_try_at = self.per_try.filter(|_| complete).map(|d| now + d);
+        self.upstream_duration_at = self.upstream_duration.map(|d| now + d);
     }
 }
 
@@ -108,6 +128,8 @@ pub struct Moved {
     pub response: u64,
     /// Whether the request has been sent in full.
     pub request_ended: bool,
+    /// Whether the request had trailers, which are gone once they have been sent.
+    pub request_trailers: bool,
     /// The response's trailers, to be shown in logs.
     pub trailers: Option<HeaderMap>,
 }
@@ -139,6 +161,7 @@ fn poll_request(
             }
             Poll::Ready(Ok(Piece::End(trailers))) => {
                 moved.request_ended = true;
+                moved.request_trailers = trailers.is_some();
                 timers.request_ended();
                 timers.touch();
                 up.finish(trailers);

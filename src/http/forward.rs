@@ -1,95 +1,29 @@
 //! The router: a request goes to a host of its route's cluster, and the response comes back.
 
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode};
 use waypost_filters::filter::LocalReply;
 use waypost_filters::flags::Flag;
-use waypost_filters::head::{Protocol, RequestHead, ResponseHead};
+use waypost_filters::head::{Protocol, ResponseHead};
 
 use super::downstream::Downstream;
-use super::exchange::{self, Moved, Stop, Timers};
+use super::exchange::{self, Moved, Stop, Timer, Timers};
+use super::failure::{Failure, allows, connect_reply, describe, reset_reply};
 use super::filters::Chain;
+use super::open::open;
 use super::rules::response::set_upstream_service_time;
 use super::rules::timeouts::{Circumstances, RouteTimeouts, request_timeouts};
-use super::stream::ActiveStream;
+use super::stream::{ActiveStream, X_ENVOY_ATTEMPT_COUNT};
 use super::tunnel;
-use super::upstream::{Broken, H1Client, H2Client, Upstream};
-use crate::cluster::connect::{AutoSni, ConnectError, Sharing};
-use crate::cluster::{Cluster, Host, UpstreamProtocol};
-use crate::route::{ClusterPick, Forward, RetryOn, Route};
+use super::upstream::{Broken, Upstream};
+use super::wire;
+use crate::cluster::connect::{ConnectError, Sharing};
+use crate::cluster::{Cluster, Host};
+use crate::route::{BackOff, ClusterPick, Forward, Route};
 use crate::tcp_proxy::{ActiveRequest, choose_host};
-use crate::worker::Worker;
-
-/// Envoy's words for how an upstream failed: status, flag, reason.
-pub fn describe(broken: Broken) -> (StatusCode, Flag, &'static str) {
-    match broken {
-        Broken::Terminated => {
-            (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamConnectionTermination, "connection termination")
-        }
-        Broken::Reset => (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamRemoteReset, "remote reset"),
-        Broken::Refused => (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamRemoteReset, "remote refused stream reset"),
-        Broken::Protocol => (StatusCode::BAD_GATEWAY, Flag::UpstreamProtocolError, "protocol error"),
-    }
-}
-
-/// The local reply to a reset before the response's head.
-pub fn reset_reply(status: StatusCode, flag: Flag, reason: &str, transport: Option<&str>, retried: bool) -> LocalReply {
-    let body = if retried {
-        format!(
-            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: {reason}"
-        )
-    } else {
-        format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
-    };
-    let reason = reason.replace(' ', "_");
-    let details = match transport {
-        Some(t) if !t.is_empty() => {
-            format!("upstream_reset_before_response_started{{{reason}|{}}}", t.replace(' ', "_"))
-        }
-        _ => format!("upstream_reset_before_response_started{{{reason}}}"),
-    };
-    LocalReply::new(status, details).body(body).flag(flag)
-}
-
-/// The local reply to a connection that could not be made.
-fn connect_reply(error: &ConnectError, retried: bool) -> LocalReply {
-    match error {
-        ConnectError::Failed(reason) => reset_reply(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionFailure,
-            "remote connection failure",
-            Some(reason),
-            retried,
-        ),
-        ConnectError::Timeout => reset_reply(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionFailure,
-            "connection timeout",
-            None,
-            retried,
-        ),
-        ConnectError::Terminated => {
-            let (status, flag, reason) = describe(Broken::Terminated);
-            reset_reply(status, flag, reason, None, retried)
-        }
-        ConnectError::Overflow => {
-            let mut reply =
-                reset_reply(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "overflow", None, retried);
-            reply.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-            reply
-        }
-    }
-}
-
-/// An attempt's way of failing that may be worth another.
-enum Failure {
-    Connect(ConnectError),
-    Broken(Broken),
-}
 
 /// Sends a request on.
 pub async fn forward(
@@ -110,6 +44,7 @@ pub async fn forward(
     };
     active.http.info.upstream.cluster = Some(cluster.names.clone());
     active.http.info.upstream.cluster_metadata = (!cluster.metadata.is_empty()).then(|| cluster.metadata.clone());
+    active.attempt_in_response = route.virtual_host.include_attempt_count_in_response;
     prepare(active, &mut timers, chain, route, to, &pick, &cluster);
     if (active.http.request.is_connect())
         && let Some(upgrade) = to.upgrades.get(b"CONNECT")
@@ -117,18 +52,10 @@ pub async fn forward(
     {
         return tunnel::terminate(active, down, timers, chain, &pick, &cluster).await;
     }
-    let Some(_permit) = cluster.limits.requests.take() else {
-        cluster.stats.upstream_rq_pending_overflow.inc();
-        cluster.stats.upstream_rq_active_overflow.inc();
-        let reply = connect_reply(&ConnectError::Overflow, false);
-        return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
-    };
     let upgrading = active.http.request.upgrade.is_some() || active.http.request.is_connect();
-    let ended = down.request_ended() && !upgrading;
     let mut moved = Moved { request_ended: down.request_ended(), ..Moved::default() };
     if moved.request_ended {
         timers.request_ended();
-        active.http.info.timing.request_received = Some(active.http.info.start.elapsed());
     }
     let worker = active.connection.worker.clone();
     let sharing = if cluster.shares {
@@ -138,11 +65,12 @@ pub async fn forward(
     };
     let attempts_max = 1 + to.retry.as_ref().map_or(0, |r| r.num_retries);
     let mut tried: Vec<u64> = Vec::new();
+    let (mut permit, mut retry_permit) = (None, None);
     let attempt_header = route.virtual_host.include_request_attempt_count;
     loop {
         let avoid: &[u64] = if to.retry.as_ref().is_some_and(|r| r.previous_hosts) { &tried } else { &[] };
         let headers = Some(&active.http.request.headers);
-        let Some(host) = choose_host(&worker, &cluster, &active.http.info.connection, headers, avoid) else {
+        let Some(host) = choose_host(&worker, &cluster, &active.http.info, headers, avoid) else {
             cluster.stats.upstream_cx_none_healthy.inc();
             active.http.info.upstream.attempts = active.http.info.upstream.attempts.max(1);
             let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
@@ -154,15 +82,33 @@ pub async fn forward(
         active.http.info.upstream.host = Some(host.info.clone());
         if attempt_header {
             let count = HeaderValue::from(active.http.info.upstream.attempts);
-            active.http.request.headers.insert("x-envoy-attempt-count", count);
+            active.http.request.headers.insert(X_ENVOY_ATTEMPT_COUNT, count);
+        }
+        // Its place is kept over all attempts.
+        if permit.is_none() {
+            permit = cluster.limits.requests.take();
+        }
+        if permit.is_none() {
+            cluster.stats.upstream_rq_pending_overflow.inc();
+            cluster.stats.upstream_rq_active_overflow.inc();
+            let reply = connect_reply(&ConnectError::Overflow, false);
+            return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
         }
         let counted = ActiveRequest::new(&cluster, &host);
+        // An attempt before this one may have read the end of a request that had no body.
+        if down.request_ended() && !moved.request_ended {
+            moved.request_ended = true;
+            timers.request_ended();
+        }
+        let ended = moved.request_ended && !upgrading;
+        timers.begin_attempt(moved.request_ended);
         let opened = {
             let opening =
                 open(&worker, &cluster, &host, &sharing, &active.http.request, active.http.info.protocol, ended);
             exchange::guard(&mut down, &mut timers, opening).await
         };
         let failure = match opened {
+            Err(Stop::Timeout(Timer::PerTry)) => Failure::Timeout,
             Err(stop) => {
                 cluster.stats.upstream_rq_cancelled.inc();
                 drop(counted);
@@ -195,11 +141,17 @@ pub async fn forward(
                         }
                         Failure::Broken(broken)
                     }
+                    Err(Stop::Timeout(Timer::PerTry)) => {
+                        note_upstream_wire(active, &up);
+                        up.cancel();
+                        cluster.stats.upstream_rq_tx_reset.inc();
+                        Failure::Timeout
+                    }
                     Err(stop) => {
                         note_stop(&cluster, &stop);
                         note_upstream_wire(active, &up);
                         up.cancel();
-                        active.http.info.bytes_received = moved.request;
+                        active.note_request(moved.request, &timers);
                         drop(counted);
                         return active.stopped(&mut down, Some(chain), stop, Some(pick.response_headers)).await;
                     }
@@ -209,25 +161,64 @@ pub async fn forward(
         host.counts.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         drop(counted);
         tried.push(host.id);
-        if let Failure::Connect(ConnectError::Failed(reason)) = &failure {
+        if let Failure::Connect(ConnectError::Failed(reason)) = &failure
+            && !reason.is_empty()
+        {
             active.http.info.upstream.transport_failure = Some(reason.clone());
         }
-        let retriable = to.retry.as_ref().is_some_and(|r| allows(r.on, &failure)) && moved.request == 0;
+        let retriable =
+            to.retry.as_ref().is_some_and(|r| allows(r.on, &failure)) && moved.request == 0 && !moved.request_trailers;
+        if matches!(failure, Failure::Timeout) {
+            cluster.stats.upstream_rq_per_try_timeout.inc();
+        }
+        let mut overflow = false;
         if retriable && active.http.info.upstream.attempts < attempts_max {
-            cluster.stats.upstream_rq_retry.inc();
-            continue;
+            // The place that an earlier attempt took is free again.
+            drop(retry_permit.take());
+            retry_permit = cluster.limits.retries.take();
+            if retry_permit.is_some() {
+                cluster.stats.upstream_rq_retry.inc();
+                cluster.stats.upstream_rq_retry_backoff_exponential.inc();
+                let pause = to.retry.as_ref().map_or(Duration::ZERO, |r| {
+                    back_off(r.back_off, active.http.info.upstream.attempts, worker.random())
+                });
+                timers.per_try_at = None;
+                match exchange::guard(&mut down, &mut timers, pingora_timeout::fast_timeout::fast_sleep(pause)).await {
+                    Ok(()) => continue,
+                    Err(stop) => {
+                        return active.stopped(&mut down, Some(chain), stop, Some(pick.response_headers)).await;
+                    }
+                }
+            }
+            overflow = true;
+            cluster.stats.upstream_rq_retry_overflow.inc();
+            active.http.info.flags.set(Flag::UpstreamOverflow);
         }
         let retried = active.http.info.upstream.attempts > 1;
-        if retriable {
+        if retriable && !overflow {
             cluster.stats.upstream_rq_retry_limit_exceeded.inc();
             active.http.info.flags.set(Flag::UpstreamRetryLimitExceeded);
         }
-        cluster.stats.response(503);
-        active.http.info.bytes_received = moved.request;
+        if !matches!(failure, Failure::Timeout) {
+            cluster.stats.response(503);
+        }
+        if !moved.request_ended {
+            // Envoy reads on while it connects: a request that has come in by now is complete.
+            let (bytes, ended) = std::future::poll_fn(|cx| std::task::Poll::Ready(down.discard(cx))).await;
+            moved.request += bytes;
+            if ended {
+                timers.request_ended();
+            }
+        }
+        active.note_request(moved.request, &timers);
         match failure {
             Failure::Connect(error) => {
                 let reply = connect_reply(&error, retried);
                 active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
+            }
+            Failure::Timeout => {
+                let stop = Stop::Timeout(Timer::PerTry);
+                active.stopped(&mut down, Some(chain), stop, Some(pick.response_headers)).await;
             }
             Failure::Broken(broken) => {
                 let (status, flag, reason) = describe(broken);
@@ -237,6 +228,13 @@ pub async fn forward(
         }
         return;
     }
+}
+
+/// How long to wait before another attempt: Envoy's fully jittered exponential back-off.
+fn back_off(bounds: BackOff, attempts: u32, random: u64) -> Duration {
+    let base = u64::try_from(bounds.base.as_millis()).unwrap_or(u64::MAX).max(1);
+    let range = base.saturating_mul((1u64 << attempts.clamp(1, 32)) - 1);
+    Duration::from_millis(random % range).min(bounds.max)
 }
 
 /// Header rules, rewrites and timeouts, before the first attempt.
@@ -278,8 +276,8 @@ fn prepare(
     timers.idle = limits.idle;
     timers.active_at = limits.idle.map(|_| Instant::now());
     timers.duration_at = limits.max_stream_duration.map(|d| start + d);
-    timers.upstream_duration_at = cluster.http.max_stream_duration.map(|d| Instant::now() + d);
-    timers.per_try_at = limits.per_try.map(|d| Instant::now() + d);
+    timers.upstream_duration = cluster.http.max_stream_duration;
+    timers.per_try = limits.per_try;
     route.finalize_request(&mut active.http, pick, !suppress);
     if let Some(decorator) = route.decorator.as_ref().filter(|d| d.propagate && !suppress)
         && hcm.tracing.is_some()
@@ -303,16 +301,22 @@ fn note_upstream(active: &mut ActiveStream, up: &Upstream) {
 }
 
 fn note_upstream_wire(active: &mut ActiveStream, up: &Upstream) {
-    if let Some(wire) = up.wire() {
-        active.http.info.upstream_wire = wire;
+    let mut counted = up.wire();
+    if matches!(up, Upstream::H2(_)) && active.keeps_headers() {
+        let coding = if up.info().requests.get() > 1 { wire::Coding::Again } else { wire::Coding::First };
+        counted.headers_sent = wire::request_head(&active.http.request, coding);
+        counted.sent += counted.headers_sent;
+        counted.headers_received = active.http.info.upstream_wire.headers_received;
+        counted.received += counted.headers_received;
     }
+    active.http.info.upstream_wire = counted;
 }
 
 fn note_stop(cluster: &Cluster, stop: &Stop) {
     match stop {
-        Stop::Timeout(exchange::Timer::Route) => cluster.stats.upstream_rq_timeout.inc(),
-        Stop::Timeout(exchange::Timer::PerTry) => cluster.stats.upstream_rq_per_try_timeout.inc(),
-        Stop::Timeout(exchange::Timer::UpstreamDuration) => cluster.stats.upstream_rq_max_duration_reached.inc(),
+        Stop::Timeout(Timer::Route) => cluster.stats.upstream_rq_timeout.inc(),
+        Stop::Timeout(Timer::PerTry) => cluster.stats.upstream_rq_per_try_timeout.inc(),
+        Stop::Timeout(Timer::UpstreamDuration) => cluster.stats.upstream_rq_max_duration_reached.inc(),
         _ => {}
     }
     cluster.stats.upstream_rq_tx_reset.inc();
@@ -327,77 +331,6 @@ fn count_response(cluster: &Cluster, host: &Host, status: StatusCode, fail: bool
     } else {
         host.counts.successes.fetch_add(1, Relaxed)
     };
-}
-
-/// Whether a policy lets such a failure be tried again.
-fn allows(on: RetryOn, failure: &Failure) -> bool {
-    match failure {
-        Failure::Connect(ConnectError::Failed(_) | ConnectError::Timeout) => {
-            on.any(RetryOn::CONNECT_FAILURE)
-                || on.any(RetryOn::FIVE_XX)
-                || on.any(RetryOn::GATEWAY_ERROR)
-                || on.any(RetryOn::RESET)
-                || on.any(RetryOn::RESET_BEFORE_REQUEST)
-        }
-        Failure::Connect(ConnectError::Terminated) => {
-            on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET)
-        }
-        Failure::Connect(ConnectError::Overflow) => false,
-        Failure::Broken(Broken::Refused) => {
-            on.any(RetryOn::REFUSED_STREAM)
-                || on.any(RetryOn::FIVE_XX)
-                || on.any(RetryOn::GATEWAY_ERROR)
-                || on.any(RetryOn::RESET)
-        }
-        Failure::Broken(_) => on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET),
-    }
-}
-
-/// Gets a connection and begins the exchange.
-async fn open(
-    worker: &Rc<Worker>,
-    cluster: &Arc<Cluster>,
-    host: &Arc<Host>,
-    sharing: &Sharing,
-    head: &RequestHead,
-    downstream: Option<Protocol>,
-    end: bool,
-) -> Result<Upstream, Failure> {
-    let sni: AutoSni = cluster
-        .http
-        .auto_sni
-        .then(|| std::str::from_utf8(head.authority_bytes()).ok())
-        .flatten()
-        .map(|authority| host_of(authority).into());
-    let h2 = match cluster.http.protocol {
-        UpstreamProtocol::Http1 => false,
-        UpstreamProtocol::Http2 => true,
-        UpstreamProtocol::Downstream => downstream == Some(Protocol::Http2),
-        // Both are offered; the pool of HTTP/2 falls back when the host chooses HTTP/1.
-        UpstreamProtocol::Alpn => true,
-    };
-    let pool = worker.pool(cluster, host, sharing, &sni, h2);
-    if h2 {
-        let lease = pool.h2(worker, sni).await.map_err(Failure::Connect)?;
-        let client = H2Client::begin(lease, head, end).await.map_err(Failure::Broken)?;
-        return Ok(Upstream::H2(Box::new(client)));
-    }
-    let conn = match pool.take_idle() {
-        Some(conn) => conn,
-        // Boxed: making a connection takes far more state than using one.
-        None => Box::pin(pool.h1(worker, sni)).await.map_err(Failure::Connect)?,
-    };
-    Ok(Upstream::H1(Box::new(H1Client::begin(conn, pool, head, end))))
-}
-
-/// An authority without its port.
-fn host_of(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => {
-            host.trim_start_matches('[').trim_end_matches(']')
-        }
-        _ => authority,
-    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "all that there is of an exchange, handed on once")]
@@ -416,6 +349,9 @@ async fn respond(
     let received = active.http.info.start.elapsed();
     active.http.info.timing.first_upstream_received = Some(received);
     let super::upstream::Response { mut head, end, upgrade, .. } = response;
+    if active.keeps_headers() {
+        active.http.info.upstream_wire.headers_received = wire::response_head(head.status, &head.headers);
+    }
     let sent_at = active.http.info.timing.first_upstream_sent.unwrap_or_default();
     cluster.stats.upstream_rq_time.record(received.saturating_sub(sent_at).as_millis() as u64);
     if !chain.router.suppress_envoy_headers {
@@ -424,10 +360,12 @@ async fn respond(
     let requested = active.http.request.upgrade.is_some() || active.http.request.is_connect();
     let upgraded = requested && (upgrade || (matches!(up, Upstream::H2(_)) && head.status.is_success()));
     if upgraded {
+        note_upstream_wire(active, &up);
         return tunnel::upgraded(active, down, timers, chain, pick, head, up, counted).await;
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked for it.
+        note_upstream_wire(active, &up);
         up.cancel();
         return active
             .stopped(&mut down, Some(chain), Stop::Upstream(Broken::Protocol), Some(pick.response_headers))
@@ -450,7 +388,7 @@ async fn respond(
     pick.response_headers.apply_response(&mut active.http);
     active.send_head(&mut down, Some(chain), end);
     let ended = exchange::body(&mut down, &mut up, &mut moved, &mut timers, end).await;
-    active.http.info.bytes_received = moved.request;
+    active.note_request(moved.request, &timers);
     active.http.info.bytes_sent = moved.response;
     active.http.response_trailers = moved.trailers.take();
     active.http.info.timing.last_upstream_received = Some(active.http.info.start.elapsed());
@@ -459,11 +397,10 @@ async fn respond(
     match ended {
         Ok(()) => {
             down.leave_alarm(std::mem::take(&mut timers.alarm));
-            // A response that is complete before its request ends the request: nobody waits for the rest of it.
-            if !moved.request_ended {
-                down.refuse_rest();
-            }
-            if active.http.info.details.as_deref() == Some("websocket_handshake_unsuccessful") {
+            // A response that is complete before its request ends the request: dropping the stream says that nobody waits for the rest.
+            active.http.info.timing.last_downstream_sent = Some(active.http.info.start.elapsed());
+            if requested {
+                // What a host makes of a connection after an upgrade it has refused is its own affair: nobody else's request goes there.
                 up.cancel();
             } else {
                 up.done();
@@ -481,4 +418,18 @@ async fn respond(
 /// A response without a body.
 pub fn bare(status: StatusCode) -> ResponseHead {
     ResponseHead { status, headers: http::HeaderMap::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_within_their_bounds() {
+        let bounds = BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) };
+        for (attempts, most) in [(1, 24), (2, 74), (3, 174), (4, 250), (40, 250), (u32::MAX, 250)] {
+            let longest = (0..5000).map(|r| back_off(bounds, attempts, r * 7919)).max().unwrap_or_default();
+            assert_eq!(longest, Duration::from_millis(most), "{attempts}");
+        }
+    }
 }

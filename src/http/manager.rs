@@ -11,11 +11,14 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use waypost_filters::connection::Connection;
 use waypost_filters::head::{Protocol, RequestHead, Scheme};
+use waypost_filters::stream::WireBytes;
 
 use super::config::{Codec, HeaderCasing, HttpConnectionManager, Underscores};
 use super::downstream::{Downstream, H1Server, H2Server};
 use super::h1::{self, H1Error, ParsedRequest, RequestLimits};
 use super::stream::{self, Received};
+use super::wire;
+use crate::listener::serve::Served;
 use crate::net::{Alarm, Io};
 use crate::worker::Worker;
 
@@ -46,6 +49,8 @@ pub struct HttpConnection {
     last_active: Cell<Instant>,
     closed_streams: Cell<u32>,
     premature_resets: Cell<u32>,
+    /// Bytes of HTTP/2 streams that have ended, received and sent, where there is a log to show them.
+    bytes: Cell<(u64, u64)>,
     /// Rung when the HTTP/2 loop has to look at `closing` and the reset counts.
     changed: tokio::sync::Notify,
     h2: Cell<bool>,
@@ -73,6 +78,7 @@ impl HttpConnection {
             last_active: Cell::new(now),
             closed_streams: Cell::new(0),
             premature_resets: Cell::new(0),
+            bytes: Cell::new((0, 0)),
             changed: tokio::sync::Notify::new(),
             h2: Cell::new(false),
         }
@@ -117,6 +123,12 @@ impl HttpConnection {
         self.hcm.timeouts.max_connection_duration.map(|d| self.start + d)
     }
 
+    /// Adds up the bytes of HTTP/2 streams.
+    pub fn count_bytes(&self, wire: WireBytes) {
+        let (received, sent) = self.bytes.get();
+        self.bytes.set((received + wire.received, sent + wire.sent));
+    }
+
     /// Notes how a stream ended: too many that the client resets unanswered end the connection.
     pub fn stream_ended(&self, premature_reset: bool) {
         self.closed_streams.set(self.closed_streams.get() + 1);
@@ -156,7 +168,7 @@ pub async fn serve(
     mut io: Io,
     mut read: BytesMut,
     info: Arc<Connection>,
-) {
+) -> Served {
     let connection = HttpConnection::new(worker, hcm, info);
     let h2 = match hcm.codec {
         Codec::Http1 => Some(false),
@@ -172,10 +184,13 @@ pub async fn serve(
             connection.h2.set(true);
             hcm.stats.downstream_cx_http2_total.inc();
             hcm.stats.downstream_cx_http2_active.inc();
-            serve_h2(Rc::new(connection), io.with_prefix(read.freeze())).await;
+            let connection = Rc::new(connection);
+            serve_h2(connection.clone(), io.with_prefix(read.freeze())).await;
+            let (received, sent) = connection.bytes.get();
+            Served { protocol: Some(Protocol::Http2), received, sent }
         }
         Some(false) => serve_h1(&Rc::new(connection), io, read).await,
-        None => {}
+        None => Served::default(),
     }
 }
 
@@ -238,7 +253,7 @@ enum Next {
     Over,
 }
 
-async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) {
+async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) -> Served {
     let hcm = &connection.hcm;
     let limits = request_limits(hcm);
     let scheme = if connection.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
@@ -275,6 +290,8 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) {
             break;
         }
     }
+    let protocol = (connection.requests.get() > 0).then_some(Protocol::Http11);
+    Served { protocol, received: server.filled, sent: server.out.total() }
 }
 
 /// Waits for the head of the next request.
@@ -395,7 +412,7 @@ async fn linger(connection: &HttpConnection, server: &mut H1Server) {
                 Poll::Pending => {}
             }
         }
-        while ended {
+        while server.out.is_empty() {
             server.read.clear();
             match server.io.poll_fill(cx, &mut server.read) {
                 Poll::Ready(Ok(n)) if n > 0 => {}
@@ -581,7 +598,9 @@ async fn request_h2(
         head.path = None;
     }
     settle(&mut head);
-    let received = Received { head, protocol: Protocol::Http2, header_bytes: 0 };
+    let header_bytes =
+        if connection.hcm.access_logs.is_empty() { 0 } else { wire::request_head(&head, wire::Coding::Client) };
+    let received = Received { head, protocol: Protocol::Http2, header_bytes: header_bytes as usize };
     stream::run(&connection, received, Downstream::H2(Box::new(H2Server::new(respond, recv)))).await;
 }
 

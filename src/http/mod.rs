@@ -3,11 +3,14 @@
 pub mod config;
 pub mod downstream;
 pub mod exchange;
+pub mod failure;
 pub mod filters;
 pub mod forward;
 pub mod h1;
 pub mod manager;
+pub mod open;
 pub mod rules;
 pub mod stream;
 pub mod tunnel;
 pub mod upstream;
+pub mod wire;

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use h2::Reason;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use waypost_filters::filter::{LocalReply, Step};
 use waypost_filters::flags::Flag;
 use waypost_filters::format::header_ops::HeaderOpsChain;
@@ -17,12 +17,16 @@ use waypost_filters::stream::{HttpStream, StreamInfo};
 
 use super::downstream::{Downstream, H1Server, Lost};
 use super::exchange::{Stop, Timer, Timers};
+use super::failure;
 use super::filters::Chain;
 use super::forward;
 use super::h1::H1Error;
 use super::manager::{HttpConnection, PREMATURE};
 use super::rules::{local_reply, request::mutate_request, response::mutate_response};
 use crate::route::{Action, Route};
+
+/// `x-envoy-attempt-count`
+pub const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// A request whose head has been received.
 pub struct Received {
@@ -46,6 +50,8 @@ pub struct ActiveStream {
     pub responded: bool,
     /// Whether the client reset the stream.
     pub client_reset: bool,
+    /// `include_attempt_count_in_response` of the virtual host, once there is a cluster to try.
+    pub attempt_in_response: bool,
     /// Bytes of a tunnel that this stream became.
     pub tunnel: Option<Arc<crate::net::tunnel::ByteCount>>,
 }
@@ -70,6 +76,7 @@ impl ActiveStream {
             has_head,
             responded: false,
             client_reset: false,
+            attempt_in_response: false,
             tunnel: None,
         }
     }
@@ -81,9 +88,8 @@ impl ActiveStream {
 
     /// Notes the bytes on the wire, for the log line.
     pub fn note_wire(&mut self, down: &Downstream<'_>) {
-        if self.keeps_headers()
-            && let Some(wire) = down.wire()
-        {
+        if self.keeps_headers() {
+            let wire = down.wire();
             let of = &mut self.http.info.downstream_wire;
             of.received = of.headers_received + wire.received;
             (of.sent, of.headers_sent) = (wire.sent, wire.headers_sent);
@@ -92,6 +98,12 @@ impl ActiveStream {
 
     /// Runs the response filters and the last rules over the head, and sends it.
     pub fn send_head(&mut self, down: &mut Downstream<'_>, chain: Option<&Chain>, end: bool) {
+        if self.attempt_in_response
+            && let Some(response) = &mut self.http.response
+        {
+            let attempts = HeaderValue::from(self.http.info.upstream.attempts.max(1));
+            response.headers.insert(X_ENVOY_ATTEMPT_COUNT, attempts);
+        }
         if let Some(chain) = chain {
             for filter in chain.filters.iter().rev() {
                 filter.on_response(&mut self.http);
@@ -155,12 +167,37 @@ impl ActiveStream {
             timers.poll(cx).map(|_| false)
         })
         .await;
+        if done && !down.request_ended() {
+            // What the client sent before it saw the answer would make the close of its connection a reset, and it is counted.
+            std::future::poll_fn(|cx| std::task::Poll::Ready(down.discard(cx))).await;
+        }
         self.note_wire(down);
         if done {
-            down.refuse_rest();
+            self.http.info.timing.last_downstream_sent = Some(self.http.info.start.elapsed());
         } else {
             down.reset(Reason::CANCEL);
         }
+    }
+
+    /// Cuts a response short, once what there is of it is on its way.
+    async fn cut(&mut self, down: &mut Downstream<'_>, reason: Reason) {
+        if !down.is_h1() {
+            // A reset throws away what its connection's task has not written: that task goes first.
+            tokio::task::yield_now().await;
+        }
+        down.reset(reason);
+    }
+
+    /// Notes how much of the request has come in, and when that was all.
+    pub fn note_request(&mut self, bytes: u64, timers: &Timers) {
+        let info = &mut self.http.info;
+        info.bytes_received = bytes;
+        if self.http.request.upgrade.is_some() || self.http.request.is_connect() {
+            // It has no end before its connection has.
+            return;
+        }
+        info.timing.request_received =
+            info.timing.request_received.or(timers.received_at.map(|at| at.saturating_duration_since(info.start)));
     }
 
     /// Ends the stream for what stopped it.
@@ -194,7 +231,7 @@ impl ActiveStream {
                 hcm.stats.downstream_cx_protocol_error.inc();
                 if self.responded {
                     info.flags.set(Flag::DownstreamProtocolError);
-                    down.reset(Reason::PROTOCOL_ERROR);
+                    self.cut(down, Reason::PROTOCOL_ERROR).await;
                 } else {
                     let reply = bad_request(&error);
                     self.reply(down, chain, reply, None).await;
@@ -244,7 +281,7 @@ impl ActiveStream {
                     if let Some(flag) = flag {
                         info.flags.set(flag);
                     }
-                    down.reset(Reason::CANCEL);
+                    self.cut(down, Reason::CANCEL).await;
                     hcm.stats.downstream_rq_tx_reset.inc();
                 } else {
                     let mut reply = LocalReply::new(status, details).body(body);
@@ -257,17 +294,17 @@ impl ActiveStream {
                 }
             }
             Stop::Upstream(broken) => {
-                let (status, flag, reason) = forward::describe(broken);
+                let (status, flag, reason) = failure::describe(broken);
                 if self.responded {
                     info.flags.set(flag);
                     info.details = Some(Cow::Owned(format!(
                         "upstream_reset_after_response_started{{{}}}",
                         reason.replace(' ', "_")
                     )));
-                    down.reset(Reason::INTERNAL_ERROR);
+                    self.cut(down, Reason::INTERNAL_ERROR).await;
                     hcm.stats.downstream_rq_tx_reset.inc();
                 } else {
-                    let reply = forward::reset_reply(status, flag, reason, None, self.http.info.upstream.attempts > 1);
+                    let reply = failure::reset_reply(status, flag, reason, None, self.http.info.upstream.attempts > 1);
                     self.reply(down, chain, reply, route).await;
                 }
             }
@@ -285,7 +322,6 @@ impl Drop for ActiveStream {
             info.bytes_sent = bytes.sent.load(Relaxed);
         }
         let took = info.start.elapsed();
-        info.timing.last_downstream_sent.get_or_insert(took);
         info.timing.complete = Some(took);
         hcm.stats.downstream_rq_active.dec();
         hcm.stats.downstream_rq_classes.count(info.response_code);
@@ -296,6 +332,7 @@ impl Drop for ActiveStream {
             self.connection.stream_ended(false);
         }
         if !hcm.access_logs.is_empty() {
+            self.connection.count_bytes(self.http.info.downstream_wire);
             let cx = FormatContext {
                 info: &self.http.info,
                 request: self.has_head.then_some(&self.http.request),
@@ -380,13 +417,16 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         alarm: down.take_alarm(),
         ..Timers::default()
     };
+    if down.request_ended() {
+        timers.received_at = Some(start);
+        active.note_request(0, &timers);
+    }
     if connection.worker.shared.overload.stops_requests() {
         let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("envoy overloaded");
         return active.reply(&mut down, None, reply, None).await;
     }
     if let Err(reply) = mutate_request(&hcm, &hcm.routes.internal_only_headers, &mut active.http) {
-        let reply = if down.is_h1() { reply.closing() } else { *reply };
-        return active.reply(&mut down, None, reply, None).await;
+        return active.reply(&mut down, None, *reply, None).await;
     }
     let random = connection.worker.random();
     let mut route = hcm.routes.find(&active.http, random).cloned();
@@ -491,6 +531,8 @@ impl ActiveStream {
 
     /// The status and headers of the response so far.
     pub fn set_response(&mut self, head: ResponseHead) {
+        // Header rules may show the code.
+        self.http.info.response_code = head.status.as_u16();
         self.http.response = Some(head);
     }
 }

@@ -13,8 +13,9 @@ use waypost_filters::metadata::Metadata;
 
 use super::downstream::Downstream;
 use super::exchange::{self, Timers};
+use super::failure::{connect_reply, reset_reply};
 use super::filters::Chain;
-use super::forward::{bare, reset_reply};
+use super::forward::bare;
 use super::stream::ActiveStream;
 use super::upstream::Upstream;
 use crate::cluster::connect::{ConnectError, Sharing, connect};
@@ -23,7 +24,7 @@ use crate::listener::{inspect, internal, internal_connection, serve};
 use crate::net::Io;
 use crate::net::pump::{End, Limits, Pumped, pump};
 use crate::route::ClusterPick;
-use crate::tcp_proxy::{ActiveRequest, choose_host};
+use crate::tcp_proxy::{ActiveRequest, abort, choose_host};
 
 /// Ends a CONNECT here: its bytes go to a host of the cluster as they are.
 pub async fn terminate(
@@ -37,7 +38,7 @@ pub async fn terminate(
     let worker = active.connection.worker.clone();
     active.http.info.upstream.attempts = 1;
     let headers = Some(&active.http.request.headers);
-    let Some(host) = choose_host(&worker, cluster, &active.http.info.connection, headers, &[]) else {
+    let Some(host) = choose_host(&worker, cluster, &active.http.info, headers, &[]) else {
         cluster.stats.upstream_cx_none_healthy.inc();
         let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
             .body("no healthy upstream")
@@ -50,11 +51,18 @@ pub async fn terminate(
     if let Address::Internal { listener, .. } = &host.info.address {
         return to_internal(active, down, chain, pick, cluster, &host, listener, sharing, counted).await;
     }
-    let connecting = connect(&worker, cluster, &host, &sharing, None, cluster.limits.connections.take());
+    let Some(permit) = cluster.limits.connections.take() else {
+        cluster.stats.upstream_cx_overflow.inc();
+        let reply = connect_reply(&ConnectError::Overflow, false);
+        return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
+    };
+    let connecting = connect(&worker, cluster, &host, &sharing, None, Some(permit));
     let connected = match exchange::guard(&mut down, &mut timers, connecting).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
-            if let ConnectError::Failed(reason) = &error {
+            if let ConnectError::Failed(reason) = &error
+                && !reason.is_empty()
+            {
                 active.http.info.upstream.transport_failure = Some(reason.clone());
             }
             let reply = failed(&error);
@@ -67,7 +75,9 @@ pub async fn terminate(
     active.http.info.upstream.connection_id = Some(connected.upstream.id);
     let mut up = connected.io;
     accept(active, &mut down, chain, pick);
-    if std::future::poll_fn(|cx| down.poll_flush(cx)).await.is_ok()
+    let flushed = std::future::poll_fn(|cx| down.poll_flush(cx)).await;
+    active.note_wire(&down);
+    if flushed.is_ok()
         && let Some((mut io, early)) = down.into_raw()
     {
         let pumped = pump(&mut io, &mut up, early, limits(&timers)).await;
@@ -89,6 +99,8 @@ fn failed(error: &ConnectError) -> LocalReply {
 /// Sends the 200 that accepts a CONNECT.
 fn accept(active: &mut ActiveStream, down: &mut Downstream<'_>, chain: &Chain, pick: &ClusterPick<'_>) {
     active.http.info.details = Some(Cow::Borrowed("via_upstream"));
+    // What Envoy takes for the upstream's answer is the connection.
+    active.http.info.timing.first_upstream_received = Some(active.http.info.start.elapsed());
     active.set_response(bare(StatusCode::OK));
     pick.response_headers.apply_response(&mut active.http);
     active.send_head(down, Some(chain), false);
@@ -142,7 +154,9 @@ async fn to_internal(
     let local = Address::Internal { listener: Arc::from("internal_client_address"), endpoint_id: Arc::from("") };
     active.http.info.upstream.local = Some(local);
     accept(active, &mut down, chain, pick);
-    if std::future::poll_fn(|cx| down.poll_flush(cx)).await.is_ok()
+    let flushed = std::future::poll_fn(|cx| down.poll_flush(cx)).await;
+    active.note_wire(&down);
+    if flushed.is_ok()
         && let Some((io, early)) = down.into_raw()
     {
         if let Io::Tunnel(tunnel) = &io {
@@ -215,7 +229,9 @@ pub async fn upgraded(
     active.send_head(&mut down, Some(chain), false);
     hcm.stats.downstream_cx_upgrades_total.inc();
     hcm.stats.downstream_cx_upgrades_active.inc();
-    if std::future::poll_fn(|cx| down.poll_flush(cx)).await.is_ok()
+    let flushed = std::future::poll_fn(|cx| down.poll_flush(cx)).await;
+    active.note_wire(&down);
+    if flushed.is_ok()
         && let (Some((mut io, early)), Some((mut upstream, keep))) = (down.into_raw(), up.into_raw())
     {
         let pumped = pump(&mut io, &mut upstream, early, limits(&timers)).await;
@@ -231,21 +247,27 @@ fn ended(active: &mut ActiveStream, pumped: Pumped, down: &mut Io, up: &mut Io) 
     let info = &mut active.http.info;
     info.bytes_received = pumped.received;
     info.bytes_sent = pumped.sent;
-    let reset = |io: &mut Io| {
-        if let Io::Tunnel(t) = io {
-            t.reset(h2::Reason::CANCEL);
-        }
-    };
+    for (wire, received, sent) in [
+        (&mut info.downstream_wire, pumped.received, pumped.sent),
+        (&mut info.upstream_wire, pumped.sent, pumped.received),
+    ] {
+        wire.received += received;
+        wire.sent += sent;
+    }
     match pumped.end {
-        End::Clean => {}
+        End::Clean => {
+            let now = info.start.elapsed();
+            info.timing.request_received.get_or_insert(now);
+            info.timing.last_downstream_sent = Some(now);
+        }
         End::Downstream(_) => {
             info.flags.set(Flag::DownstreamConnectionTermination);
             active.client_reset = true;
-            reset(up);
+            abort(up);
         }
         End::Upstream(_) => {
             info.flags.set(Flag::UpstreamConnectionTermination);
-            reset(down);
+            abort(down);
         }
         End::Idle => info.flags.set(Flag::StreamIdleTimeout),
         End::Expired => info.flags.set(Flag::DurationTimeout),

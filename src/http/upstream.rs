@@ -1,22 +1,24 @@
 //! The host's side of an exchange: the request going out, its response coming in.
 
+mod h2;
+
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream, SendStream};
-use http::uri::{Authority, PathAndQuery, Uri};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use waypost_filters::head::{RequestHead, ResponseHead};
 use waypost_filters::stream::WireBytes;
 
-use super::downstream::{Piece, h2_finish, poll_h2_body, poll_h2_flush};
+use super::downstream::Piece;
 use super::h1::{self, BodyDecoder, Casing, Decoded, Eof, Framing, ResponseLimits, ScanState};
+use super::wire;
 use crate::cluster::connect::UpstreamInfo;
-use crate::cluster::pool::{H1Conn, H2Lease, Pool};
+use crate::cluster::pool::{H1Conn, Pool};
 use crate::net::{Io, Tunnel};
+
+pub use self::h2::H2Client;
 
 /// Why the host's side is over before it was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,17 +57,6 @@ pub struct H1Client {
     buffer_limit: usize,
     wire: WireBytes,
     written_before: u64,
-}
-
-/// An HTTP/2 exchange with a host.
-pub struct H2Client {
-    lease: H2Lease,
-    send: SendStream<Bytes>,
-    pending: Option<Bytes>,
-    finish: Option<Option<HeaderMap>>,
-    response: Option<ResponseFuture>,
-    recv: Option<RecvStream>,
-    request_ended: bool,
 }
 
 /// A response's head with what has to be known of its body.
@@ -216,123 +207,6 @@ impl H1Client {
     }
 }
 
-impl H2Client {
-    /// Begins an exchange: opens a stream.
-    pub async fn begin(lease: H2Lease, head: &RequestHead, end: bool) -> Result<H2Client, Broken> {
-        let request = h2_request(head).ok_or(Broken::Protocol)?;
-        let mut sender = lease.conn.sender.clone();
-        let upstream = &lease.conn.upstream;
-        upstream.requests.set(upstream.requests.get() + 1);
-        if std::future::poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
-            lease.conn.retire();
-            return Err(Broken::Refused);
-        }
-        match sender.send_request(request, end) {
-            Ok((response, send)) => Ok(H2Client {
-                lease,
-                send,
-                pending: None,
-                finish: None,
-                response: Some(response),
-                recv: None,
-                request_ended: end,
-            }),
-            Err(_) => {
-                lease.conn.retire();
-                Err(Broken::Refused)
-            }
-        }
-    }
-
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, Broken>> {
-        let Some(response) = &mut self.response else { return Poll::Pending };
-        if let Poll::Ready(Some(Ok(informational))) = response.poll_informational(cx) {
-            let (parts, ()) = informational.into_parts();
-            let head = ResponseHead { status: parts.status, headers: parts.headers };
-            return Poll::Ready(Ok(Response { head, end: false, upgrade: false, informational: true }));
-        }
-        match std::pin::Pin::new(response).poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(response)) => {
-                self.response = None;
-                let (parts, recv) = response.into_parts();
-                let end = recv.is_end_stream();
-                self.recv = Some(recv);
-                let head = ResponseHead { status: parts.status, headers: parts.headers };
-                Poll::Ready(Ok(Response { head, end, upgrade: false, informational: false }))
-            }
-            Poll::Ready(Err(e)) => Poll::Ready(Err(self.broken(&e))),
-        }
-    }
-
-    fn broken(&self, e: &h2::Error) -> Broken {
-        if e.is_go_away() || e.is_io() {
-            self.lease.conn.retire();
-        }
-        match e.reason() {
-            Some(Reason::REFUSED_STREAM) => Broken::Refused,
-            _ if e.is_io() => Broken::Terminated,
-            Some(_) if e.is_remote() && e.is_go_away() => Broken::Terminated,
-            Some(_) if e.is_remote() => Broken::Reset,
-            _ => Broken::Protocol,
-        }
-    }
-
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Broken>> {
-        let Some(recv) = &mut self.recv else { return Poll::Pending };
-        match poll_h2_body(recv, cx) {
-            Poll::Ready(Ok(piece)) => Poll::Ready(Ok(piece)),
-            Poll::Ready(Err(e)) => Poll::Ready(Err(self.broken(&e))),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match poll_h2_flush(&mut self.send, &mut self.pending, cx) {
-            Poll::Ready(Ok(())) => {}
-            other => return other,
-        }
-        if let Some(trailers) = self.finish.take() {
-            h2_finish(&mut self.send, trailers);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-use std::future::Future;
-
-/// The head as HTTP/2 has it. None if an authority or path cannot be one.
-fn h2_request(head: &RequestHead) -> Option<Request<()>> {
-    let mut request = Request::new(());
-    let mut parts = http::uri::Parts::default();
-    if let Some(a) = head.authority.as_ref().filter(|a| !a.is_empty()) {
-        parts.authority = Some(Authority::from_maybe_shared(Bytes::copy_from_slice(a.as_bytes())).ok()?);
-    }
-    *request.method_mut() = head.method.clone();
-    if !head.is_connect() {
-        parts.scheme = Some(match head.scheme {
-            waypost_filters::head::Scheme::Http => http::uri::Scheme::HTTP,
-            waypost_filters::head::Scheme::Https => http::uri::Scheme::HTTPS,
-        });
-        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(head.path_bytes())).ok()?);
-        if parts.authority.is_none() {
-            // A URI with a scheme needs one; HTTP/2 takes the path alone.
-            parts.scheme = None;
-        }
-    }
-    if let Some(protocol) = &head.upgrade {
-        *request.method_mut() = Method::CONNECT;
-        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.to_str().ok()?));
-    }
-    *request.uri_mut() = Uri::from_parts(parts).ok()?;
-    *request.version_mut() = http::Version::HTTP_2;
-    *request.headers_mut() = head.headers.clone();
-    if head.upgrade.is_some() {
-        request.headers_mut().remove(http::header::CONNECTION);
-    }
-    Some(request)
-}
-
 impl Upstream {
     /// What is known of the connection.
     pub fn info(&self) -> &Rc<UpstreamInfo> {
@@ -342,11 +216,15 @@ impl Upstream {
         }
     }
 
-    /// Bytes of this exchange on the wire; none where HTTP/2 does not tell.
-    pub fn wire(&self) -> Option<WireBytes> {
+    /// Bytes of this exchange on the wire; of HTTP/2 those of the bodies.
+    pub fn wire(&self) -> WireBytes {
         match self {
-            Upstream::H1(c) => Some(WireBytes { sent: c.conn.out.total() - c.written_before, ..c.wire }),
-            Upstream::H2(_) => None,
+            Upstream::H1(c) => WireBytes {
+                sent: c.conn.out.total() - c.written_before,
+                received: c.wire.received.saturating_sub(c.conn.read.len() as u64),
+                ..c.wire
+            },
+            Upstream::H2(c) => c.wire,
         }
     }
 
@@ -379,7 +257,10 @@ impl Upstream {
     pub fn send_data(&mut self, data: Bytes) {
         match self {
             Upstream::H1(c) => c.send_data(data),
-            Upstream::H2(c) => c.pending = Some(data),
+            Upstream::H2(c) => {
+                c.wire.sent += wire::data(data.len());
+                c.pending = Some(data);
+            }
         }
     }
 
@@ -418,7 +299,7 @@ impl Upstream {
             // The lease gives its place back when it is dropped; a stream that is not over is reset then.
             Upstream::H2(mut c) => {
                 if !c.request_ended {
-                    c.send.send_reset(Reason::CANCEL);
+                    c.send.send_reset(::h2::Reason::CANCEL);
                 }
             }
         }
@@ -432,7 +313,7 @@ impl Upstream {
                 drop(conn);
                 pool.lost();
             }
-            Upstream::H2(mut c) => c.send.send_reset(Reason::CANCEL),
+            Upstream::H2(mut c) => c.send.send_reset(::h2::Reason::CANCEL),
         }
     }
 

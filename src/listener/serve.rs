@@ -9,6 +9,7 @@ use waypost_filters::connection::Connection;
 use waypost_filters::filter::NetworkStep;
 use waypost_filters::flags::Flag;
 use waypost_filters::format::FormatContext;
+use waypost_filters::head::Protocol;
 use waypost_filters::stream::StreamInfo;
 
 use super::inspect::{self, Refused};
@@ -16,6 +17,17 @@ use super::{FilterChain, Listener, Terminal};
 use crate::net::Io;
 use crate::net::alarm::timeout_at;
 use crate::worker::Worker;
+
+/// What went over a connection, for the listener's own log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Served {
+    /// The protocol, where it is HTTP.
+    pub protocol: Option<Protocol>,
+    /// Bytes from the client; TLS not counted.
+    pub received: u64,
+    /// Bytes to the client.
+    pub sent: u64,
+}
 
 /// Serves a connection to its end.
 pub async fn serve(
@@ -49,18 +61,15 @@ pub async fn serve(
         let io_with_bytes = io.with_prefix(read.split().freeze());
         let handshake = crate::tls::accept(tls, io_with_bytes, stats.ssl.as_ref());
         match timeout_at(chain.handshake_timeout.map(|t| start + t), handshake).await {
-            Some(Ok((stream, session, server_name))) => {
+            Some(Ok((stream, session))) => {
                 io = stream;
                 connection.transport_protocol = "tls";
-                if connection.server_name.is_none() {
-                    connection.server_name = server_name;
-                }
                 connection.tls = Some(session);
             }
             Some(Err(reason)) => {
                 tracing::debug!("listener {}: TLS: {reason}", listener.name);
-                connection.transport_failure = Some(reason);
-                log(listener, &Arc::new(connection), None, None);
+                connection.transport_failure = Some(reason).filter(|r| !r.is_empty());
+                log(listener, &Arc::new(connection), Served::default(), None, None);
                 return;
             }
             None => {
@@ -71,20 +80,20 @@ pub async fn serve(
     }
     for filter in &chain.network {
         if let NetworkStep::Close(reason) = filter.on_new_connection(&mut connection) {
-            log(listener, &Arc::new(connection), None, Some(reason.as_ref().into()));
+            log(listener, &Arc::new(connection), Served::default(), None, Some(reason.as_ref().into()));
             return;
         }
     }
     let connection = Arc::new(connection);
-    match &chain.terminal {
+    let served = match &chain.terminal {
         Terminal::Http(hcm) => crate::http::manager::serve(worker, hcm, io, read, connection.clone()).await,
         Terminal::Tcp(proxy) => crate::tcp_proxy::serve(worker, proxy, io, read.freeze(), connection.clone()).await,
         Terminal::Echo => echo(io, read).await,
         Terminal::DirectResponse(body) => direct_response(io, body.clone()).await,
-        Terminal::Nothing => {}
-    }
+        Terminal::Nothing => Served::default(),
+    };
     if !listener.access_logs.is_empty() {
-        log(listener, &connection, None, None);
+        log(listener, &connection, served, None, None);
     }
 }
 
@@ -96,11 +105,17 @@ pub fn choose(listener: &Listener, connection: &Connection) -> Option<Arc<Filter
 /// Counts and logs a connection that no chain takes.
 pub fn refuse(listener: &Listener, connection: Connection) {
     listener.stats.no_filter_chain_match.inc();
-    log(listener, &Arc::new(connection), Some(Flag::NoRouteFound), None);
+    log(listener, &Arc::new(connection), Served::default(), Some(Flag::NoRouteFound), None);
 }
 
 /// Writes the listener's own access log.
-fn log(listener: &Listener, connection: &Arc<Connection>, flag: Option<Flag>, termination: Option<Arc<str>>) {
+fn log(
+    listener: &Listener,
+    connection: &Arc<Connection>,
+    served: Served,
+    flag: Option<Flag>,
+    termination: Option<Arc<str>>,
+) {
     if listener.access_logs.is_empty() {
         return;
     }
@@ -112,6 +127,7 @@ fn log(listener: &Listener, connection: &Arc<Connection>, flag: Option<Flag>, te
         info.details = Some("filter_chain_not_found".into());
     }
     info.termination_details = termination.map(|t| t.to_string().into());
+    (info.protocol, info.bytes_received, info.bytes_sent) = (served.protocol, served.received, served.sent);
     info.timing.complete = Some(age);
     for log in &listener.access_logs {
         log.record(&FormatContext::of_info(&info));
@@ -141,13 +157,16 @@ impl Drop for Active {
 }
 
 /// `envoy.filters.network.echo`: what comes in goes out.
-async fn echo(mut io: Io, read: BytesMut) {
+async fn echo(mut io: Io, read: BytesMut) -> Served {
     use tokio::io::AsyncWriteExt;
     let mut data = read;
+    let mut served = Served::default();
     loop {
+        served.received += data.len() as u64;
         if io.write_all(&data).await.is_err() || io.flush().await.is_err() {
-            return;
+            return served;
         }
+        served.sent = served.received;
         data.clear();
         match std::future::poll_fn(|cx| io.poll_fill(cx, &mut data)).await {
             Ok(0) | Err(_) => break,
@@ -155,12 +174,15 @@ async fn echo(mut io: Io, read: BytesMut) {
         }
     }
     let _ = io.shutdown().await;
+    served
 }
 
 /// `envoy.filters.network.direct_response`: one answer, then the end.
-async fn direct_response(mut io: Io, body: bytes::Bytes) {
+async fn direct_response(mut io: Io, body: bytes::Bytes) -> Served {
     use tokio::io::AsyncWriteExt;
-    if io.write_all(&body).await.is_ok() {
+    let written = io.write_all(&body).await.is_ok();
+    if written {
         let _ = io.shutdown().await;
     }
+    Served { sent: if written { body.len() as u64 } else { 0 }, ..Served::default() }
 }

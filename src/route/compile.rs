@@ -48,7 +48,7 @@ pub(super) fn table(
         request_headers_to_add,
         request_headers_to_remove,
         most_specific_header_mutations_wins,
-        validate_clusters: _, // The caller decides, by `referenced_clusters`: Envoy's default depends on where routes come from.
+        validate_clusters,
         max_direct_response_body_size_bytes,
         cluster_specifier_plugins,
         request_mirror_policies,
@@ -104,6 +104,7 @@ pub(super) fn table(
         vhost_header: (!vhost_header.is_empty())
             .then(|| header_name(&vhost_header, path, "vhost_header"))
             .transpose()?,
+        validate_clusters: validate_clusters.map(|v| v.value),
         ignore_port: ignore_port_in_host_matching,
         ignore_path_parameters: ignore_path_parameters_in_path_matching,
         hosts,

@@ -57,6 +57,8 @@ pub struct RouteTable {
     pub metadata: Option<Arc<Metadata>>,
     /// `internal_only_headers`: removed from requests that are not internal.
     pub internal_only_headers: Box<[HeaderName]>,
+    /// `validate_clusters`: whether all clusters have to exist. What holds where it is not set depends on where the routes come from.
+    pub validate_clusters: Option<bool>,
     /// `vhost_header`: looked at in place of the authority.
     vhost_header: Option<HeaderName>,
     ignore_port: bool,

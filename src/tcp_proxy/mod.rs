@@ -14,13 +14,14 @@ use waypost_filters::connection::Connection;
 use waypost_filters::filter_state::Object;
 use waypost_filters::flags::Flag;
 use waypost_filters::format::header_ops::HeaderOps;
-use waypost_filters::format::{Format, FormatContext};
+use waypost_filters::format::{AccessLogType, Format, FormatContext};
 use waypost_filters::head::{Protocol, RequestHead, Scheme};
-use waypost_filters::stream::{HttpStream, StreamInfo};
+use waypost_filters::stream::{HttpStream, StreamInfo, WireBytes};
 
 use crate::cluster::connect::{ConnectError, Sharing, UpstreamInfo, connect};
 use crate::cluster::pool::H2Lease;
 use crate::cluster::{Cluster, ClusterSlot, Discovery, Host, UpstreamProtocol};
+use crate::listener::serve::Served;
 use crate::net::alarm::timeout_at;
 use crate::net::pump::{End, Limits, pump};
 use crate::net::tunnel::{ByteCount, Tunnel};
@@ -72,6 +73,9 @@ pub struct TcpStats {
     pub upstream_flush_active: Gauge,
 }
 
+/// How many connections that have ended unnoticed a tunnel may meet. Each is met once; the number only ends the loop.
+const STALE_LIMIT: u32 = 3;
+
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
 
 /// What is known of a proxied connection; counted and logged when it is dropped.
@@ -93,9 +97,9 @@ impl Session {
         Session { proxy: proxy.clone(), info, _upstream: None, _lease: None, active: None, bytes: None }
     }
 
-    fn log(&self) {
+    fn log(&self, access_log_type: AccessLogType) {
         for log in &self.proxy.access_logs {
-            log.record(&FormatContext::of_info(&self.info));
+            log.record(&FormatContext { access_log_type, ..FormatContext::of_info(&self.info) });
         }
     }
 }
@@ -107,12 +111,16 @@ impl Drop for Session {
             self.info.bytes_received = bytes.sent.load(Relaxed);
             self.info.bytes_sent = bytes.received.load(Relaxed);
         }
+        let info = &mut self.info;
+        info.downstream_wire =
+            WireBytes { received: info.bytes_received, sent: info.bytes_sent, ..WireBytes::default() };
+        info.upstream_wire = WireBytes { received: info.bytes_sent, sent: info.bytes_received, ..WireBytes::default() };
         let stats = &self.proxy.stats;
         stats.downstream_cx_rx_bytes_total.add(self.info.bytes_received);
         stats.downstream_cx_tx_bytes_total.add(self.info.bytes_sent);
         self.active = None;
         self.info.timing.complete = Some(self.info.elapsed(Instant::now()));
-        self.log();
+        self.log(AccessLogType::TcpConnectionEnd);
     }
 }
 
@@ -141,7 +149,13 @@ impl Drop for ActiveRequest {
 }
 
 /// Serves an accepted connection to its end. `early` has been read from it already.
-pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early: Bytes, connection: Arc<Connection>) {
+pub async fn serve(
+    worker: &Rc<Worker>,
+    proxy: &Arc<TcpProxy>,
+    mut io: Io,
+    early: Bytes,
+    connection: Arc<Connection>,
+) -> Served {
     let mut session = Session::new(proxy, connection);
     let upstream = tokio::select! {
         biased;
@@ -149,7 +163,7 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early
         // A client that goes away meanwhile needs no upstream. Data it sends waits in the socket, and is pushed back there.
         () = gone(&mut io) => {
             session.info.flags.set(Flag::DownstreamConnectionTermination);
-            return;
+            return Served::default();
         }
     };
     let mut upstream = match upstream {
@@ -159,11 +173,11 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early
             if let Io::Tunnel(tunnel) = &mut io {
                 tunnel.reset(h2::Reason::CONNECT_ERROR);
             }
-            return;
+            return Served::default();
         }
     };
     if proxy.log_on_connected {
-        session.log();
+        session.log(AccessLogType::TcpUpstreamConnected);
     }
     let idle = match session.info.object("envoy.tcp_proxy.per_connection_idle_timeout_ms") {
         Some(Object::Number(ms)) => Some(Duration::from_millis(*ms)).filter(|d| !d.is_zero()),
@@ -181,10 +195,8 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early
     }
     match pumped.end {
         End::Clean => {}
-        End::Idle => {
-            proxy.stats.idle_timeout.inc();
-            session.info.flags.set(Flag::StreamIdleTimeout);
-        }
+        // Envoy sets no flag for it.
+        End::Idle => proxy.stats.idle_timeout.inc(),
         End::Expired => {
             proxy.stats.max_downstream_connection_duration.inc();
             session.info.flags.set(Flag::DurationTimeout);
@@ -199,10 +211,11 @@ pub async fn serve(worker: &Rc<Worker>, proxy: &Arc<TcpProxy>, mut io: Io, early
             abort(&mut io);
         }
     }
+    Served { protocol: None, received: pumped.received, sent: pumped.sent }
 }
 
-/// Ends a stream the hard way: RST_STREAM or a TCP reset.
-fn abort(io: &mut Io) {
+/// Ends a stream the hard way: RST_STREAM or a TCP reset. An end would tell the peer that it has got everything.
+pub fn abort(io: &mut Io) {
     match io {
         Io::Tunnel(t) => t.reset(h2::Reason::CANCEL),
         other => {
@@ -225,6 +238,8 @@ async fn gone(io: &mut Io) {
             }
         },
         Io::Tunnel(t) => t.gone().await,
+        Io::Replay(r) => Box::pin(gone(&mut r.1)).await,
+        Io::TlsServer(tls) => Box::pin(gone(tls.get_mut().0)).await,
         _ => std::future::pending().await,
     }
 }
@@ -252,7 +267,7 @@ async fn open(worker: &Rc<Worker>, session: &mut Session) -> Result<Io, ()> {
     session.info.upstream.cluster = Some(cluster.names.clone());
     let mut tried = Vec::new();
     for _ in 0..proxy.attempts.max(1) {
-        let Some(host) = choose_host(worker, &cluster, &session.info.connection, None, &tried) else {
+        let Some(host) = choose_host(worker, &cluster, &session.info, None, &tried) else {
             cluster.stats.upstream_cx_none_healthy.inc();
             session.info.flags.set(Flag::NoHealthyUpstream);
             return Err(());
@@ -298,10 +313,11 @@ fn pick_cluster(clusters: &[(Arc<ClusterSlot>, u64)], random: u64) -> Option<&Ar
 pub fn choose_host(
     worker: &Rc<Worker>,
     cluster: &Arc<Cluster>,
-    connection: &Connection,
+    info: &StreamInfo,
     headers: Option<&HeaderMap>,
     avoid: &[u64],
 ) -> Option<Arc<Host>> {
+    let connection = &info.connection;
     let Discovery::OriginalDst(config) = &cluster.discovery else { return worker.pick(cluster, avoid) };
     let from_header = || {
         let value = headers?.get(config.header.as_ref()?)?;
@@ -312,11 +328,10 @@ pub fn choose_host(
         let value = connection.metadata.at(namespace, path.iter().map(String::as_str))?;
         Some(waypost_filters::address::Address::parse_ip_port(value.as_str()?)?.socket())
     };
-    let from_filter_state =
-        || match connection.filter_state.get("envoy.network.transport_socket.original_dst_address")? {
-            Object::Address(a) => Some(a.socket()),
-            _ => None,
-        };
+    let from_filter_state = || match info.object("envoy.network.transport_socket.original_dst_address")? {
+        Object::Address(a) => Some(a.socket()),
+        _ => None,
+    };
     let from_connection = || (connection.local != connection.direct_local).then(|| connection.local.socket());
     let address = if config.header.is_some()
         && headers.is_some_and(|h| config.header.as_ref().is_some_and(|n| h.contains_key(n)))
@@ -363,24 +378,39 @@ async fn open_tunnel(
     if cluster.http.protocol == UpstreamProtocol::Http1 {
         return open_h1_tunnel(worker, tunneling, cluster, host, sharing, session, authority).await;
     }
-    let lease = worker.pool(cluster, host, sharing, &None, true).h2(worker, None).await?;
-    let upstream = lease.conn.upstream.clone();
-    session.info.upstream.local = Some(upstream.local.clone());
-    session.info.upstream.tls = upstream.tls.clone();
-    session.info.upstream.protocol = Some(Protocol::Http2);
-    session.info.upstream.connection_id = Some(upstream.id);
-    let request = tunnel_request(tunneling, authority, session)?;
-    upstream.requests.set(upstream.requests.get() + 1);
-    let timeout = Instant::now() + cluster.connect_timeout;
-    let opened = timeout_at(Some(timeout), async {
+    let pool = worker.pool(cluster, host, sharing, &None, true);
+    let mut stale = 0;
+    let (lease, timeout, response, send) = loop {
+        let lease = pool.h2(worker, None).await?;
+        let upstream = lease.conn.upstream.clone();
+        session.info.upstream.local = Some(upstream.local.clone());
+        session.info.upstream.tls = upstream.tls.clone();
+        session.info.upstream.protocol = Some(Protocol::Http2);
+        session.info.upstream.connection_id = Some(upstream.id);
+        let request = tunnel_request(tunneling, authority.clone(), session)?;
+        upstream.requests.set(upstream.requests.get() + 1);
+        let timeout = Instant::now() + cluster.connect_timeout;
         let mut sender = lease.conn.sender.clone();
-        std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
-        let (response, send) = sender.send_request(request, false)?;
-        Ok::<_, h2::Error>((response.await?, send))
-    })
-    .await;
-    let (response, send) = match opened {
-        Some(Ok(opened)) => opened,
+        let sent = timeout_at(Some(timeout), async {
+            std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
+            sender.send_request(request, false)
+        })
+        .await;
+        match sent {
+            Some(Ok((response, send))) => break (lease, timeout, response, send),
+            Some(Err(e)) => {
+                // The connection had ended or said goodbye unnoticed. Nothing was sent on it, so another one may be asked.
+                lease.conn.retire();
+                stale += 1;
+                if stale > STALE_LIMIT {
+                    return Err(ConnectError::Failed(e.to_string().into()));
+                }
+            }
+            None => return Err(ConnectError::Timeout),
+        }
+    };
+    let response = match timeout_at(Some(timeout), response).await {
+        Some(Ok(response)) => response,
         Some(Err(e)) => {
             // An error of the connection, not of the stream: it can carry no more.
             if !e.is_reset() {

@@ -8,21 +8,17 @@ use waypost_filters::connection::TlsSession;
 use super::{ClientTls, ServerTls, Target, TlsStats, io_reason, session_of_client, session_of_server};
 use crate::net::Io;
 
-/// Says why a handshake failed, in Envoy's words, and counts it.
+/// Says why a handshake failed, in Envoy's words, and counts it. Nothing where it was the connection below that failed.
 fn failed(error: &std::io::Error, stats: Option<&TlsStats>) -> Arc<str> {
     let tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     if let (Some(e), Some(stats)) = (tls, stats) {
         stats.record_failure(e);
     }
-    io_reason(error).unwrap_or_else(|| error.to_string()).into()
+    io_reason(error).unwrap_or_default().into()
 }
 
-/// Accepts a TLS connection: the stream, its session, and the server name that the client asked for.
-pub async fn accept(
-    tls: &Arc<ServerTls>,
-    io: Io,
-    stats: Option<&TlsStats>,
-) -> Result<(Io, Arc<TlsSession>, Option<Arc<str>>), Arc<str>> {
+/// Accepts a TLS connection: the stream and its session. The name that the client asked for is the TLS inspector's to tell, as in Envoy.
+pub async fn accept(tls: &Arc<ServerTls>, io: Io, stats: Option<&TlsStats>) -> Result<(Io, Arc<TlsSession>), Arc<str>> {
     let start =
         LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await.map_err(|e| failed(&e, stats))?;
     // While a secret is missing there is nothing to shake hands with.
@@ -33,8 +29,7 @@ pub async fn accept(
     if let Some(stats) = stats {
         stats.record_handshake(&session, connection);
     }
-    let name = connection.server_name().map(Arc::from);
-    Ok((Io::TlsServer(Box::new(stream)), session, name))
+    Ok((Io::TlsServer(Box::new(stream)), session))
 }
 
 /// Makes a TLS connection over a byte stream.

@@ -9,7 +9,8 @@ use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite};
+use rustls::version::TLS13;
+use rustls::{CipherSuite, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite};
 use waypost_filters::connection::CertificateInfo;
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::downstream_tls_context::{
@@ -51,8 +52,10 @@ struct Options {
 /// The context with its secrets of the moment.
 struct Serving {
     config: Arc<ServerConfig>,
-    /// The same without ALPN; none where there is none anyway.
-    without_alpn: Option<Arc<ServerConfig>>,
+    /// The same with the client's preference among cipher suites.
+    client_order: Arc<ServerConfig>,
+    /// Both without ALPN; none where there is none anyway.
+    without_alpn: Option<(Arc<ServerConfig>, Arc<ServerConfig>)>,
     verifier: Arc<Verifier>,
     certificates: Arc<Certificates>,
     material: Material,
@@ -133,8 +136,15 @@ impl ServerTls {
         let serving = current.as_ref()?;
         let shares =
             hello.alpn().is_none_or(|mut offered| offered.any(|p| self.live.common.alpn.iter().any(|ours| ours == p)));
-        let config = if shares { None } else { serving.without_alpn.as_ref() };
-        Some(config.unwrap_or(&serving.config).clone())
+        let (ours, theirs) = match &serving.without_alpn {
+            Some((ours, theirs)) if !shares => (ours, theirs),
+            _ => (&serving.config, &serving.client_order),
+        };
+        // BoringSSL takes the client's first AES suite in TLS 1.3, and decides itself in 1.2. A client that speaks 1.3 puts those suites
+        // first; with AES-128 first, our own order says the same.
+        let aes_256 = hello.cipher_suites().first() == Some(&CipherSuite::TLS13_AES_256_GCM_SHA384);
+        let takes_theirs = aes_256 && self.live.common.params.versions.contains(&&TLS13);
+        Some(if takes_theirs { theirs } else { ours }.clone())
     }
 
     /// The certificate that was shown to a client. Where two of different key types have the same name, TLS 1.3 does not tell which.
@@ -192,7 +202,7 @@ impl Serving {
             .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(certificates.clone());
         config.alpn_protocols = common.alpn.clone();
-        // BoringSSL lets a server choose in TLS 1.2 and takes the client's first AES suite in 1.3; rustls has one switch for both.
+        // rustls has one switch for all versions: `config_for` takes the client's order where BoringSSL would.
         config.ignore_client_order = common.params.has_tls12() && !options.prefer_client_ciphers;
         // Keys for tickets are made anew with every configuration: a session that was verified by other secrets is not resumed.
         if options.tickets {
@@ -210,10 +220,18 @@ impl Serving {
         let without_alpn = (!config.alpn_protocols.is_empty()).then(|| {
             let mut config = config.clone();
             config.alpn_protocols = Vec::new();
-            Arc::new(config)
+            both_orders(config)
         });
-        Ok(Serving { config: Arc::new(config), without_alpn, verifier, certificates, material })
+        let (config, client_order) = both_orders(config);
+        Ok(Serving { config, client_order, without_alpn, verifier, certificates, material })
     }
+}
+
+/// A configuration as it is, and with the client's preference among cipher suites.
+fn both_orders(config: ServerConfig) -> (Arc<ServerConfig>, Arc<ServerConfig>) {
+    let mut theirs = config.clone();
+    theirs.ignore_client_order = false;
+    (Arc::new(config), Arc::new(theirs))
 }
 
 /// The server's certificates, selected as Envoy's default selector does.

@@ -237,8 +237,9 @@ const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path
 /// `x-envoy-original-host`
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 
+/// Only the header: with `suppress_envoy_headers` a rewritten path has no original.
 fn original_path(request: &RequestHead) -> Option<&HeaderValue> {
-    request.headers.get(ORIGINAL_PATH).or(request.original_path.as_ref())
+    request.headers.get(ORIGINAL_PATH)
 }
 
 impl PathOp {

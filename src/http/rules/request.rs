@@ -150,6 +150,7 @@ fn check_path(hcm: &HttpConnectionManager, head: &mut RequestHead) -> Result<(),
         (PathAction::Redirect(_), Some(path)) if !head.is_grpc() => {
             hcm.stats.downstream_rq_redirected_with_normalized_path.inc();
             let mut reply = LocalReply::new(StatusCode::TEMPORARY_REDIRECT, "path_normalization_failed");
+            head.path = Some(path.clone());
             reply.headers.insert(header::LOCATION, path);
             Err(Box::new(reply))
         }

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use rustls::crypto::aws_lc_rs::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
+use rustls::pki_types::pem::PemObject;
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3 as api;
 
 use super::pki::*;
@@ -25,7 +29,7 @@ async fn meet(
         connect(client, Io::Pipe(near), target, stats.map(|s| s.0)),
         accept(server, Io::Pipe(far), stats.map(|s| s.1))
     );
-    (c.map(|(_, session)| session.alpn.clone()), s.map(|(_, session, name)| name.or(session.alpn.clone())))
+    (c.map(|(_, session)| session.alpn.clone()), s.map(|(_, session)| session.alpn.clone()))
 }
 
 #[tokio::test]
@@ -35,7 +39,39 @@ async fn without_a_common_protocol_there_is_none() {
     let client = |protocol| client(alpn(common(&[], Some(trust(&ca))), &[protocol]), "");
     assert_eq!(meet(&client("h2"), &server, None, None).await, (Ok(Some("h2".into())), Ok(Some("h2".into()))));
     assert_eq!(meet(&client("foo"), &server, None, None).await, (Ok(None), Ok(None)));
-    assert_eq!(meet(&client("h2"), &server, Some("A.example"), None).await.1, Ok(Some("a.example".into())));
+    assert_eq!(meet(&client("h2"), &server, Some("A.example"), None).await.1, Ok(Some("h2".into())));
+}
+
+#[tokio::test]
+async fn a_client_with_tls_13_has_its_own_preference() {
+    let ca = Ca::new("ca");
+    let leaf = ca.leaf(|p| p.subject_alt_names = vec![dns("a.example")]);
+    let server = server(common(&[&leaf], None), false);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap()).unwrap();
+    for (first, second, shown) in [
+        (TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256, "TLS_AES_256_GCM_SHA384"),
+        (TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, "TLS_AES_128_GCM_SHA256"),
+        // An AES suite before it even so, as BoringSSL has it where the processor knows AES.
+        (TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256"),
+    ] {
+        let provider = rustls::crypto::CryptoProvider {
+            cipher_suites: vec![first, second],
+            ..rustls::crypto::aws_lc_rs::default_provider()
+        };
+        let client = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let (_client, accepted) = tokio::join!(
+            connector.connect("a.example".try_into().unwrap(), near),
+            accept(&server, Io::Pipe(far), None)
+        );
+        assert_eq!(accepted.map(|(_, session)| session.cipher).ok(), Some(shown));
+    }
 }
 
 #[tokio::test]

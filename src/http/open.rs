@@ -1,0 +1,78 @@
+//! The beginning of an exchange: a connection of a host's pool, and a request on it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use waypost_filters::head::{Protocol, RequestHead};
+
+use super::failure::Failure;
+use super::upstream::{Broken, H1Client, H2Client, Upstream};
+use crate::cluster::connect::{AutoSni, Sharing};
+use crate::cluster::pool::Place;
+use crate::cluster::{Cluster, Host, UpstreamProtocol};
+use crate::worker::Worker;
+
+/// How many connections that have ended unnoticed a request may meet. Each is met once; the number only ends the loop.
+const STALE_LIMIT: u32 = 3;
+
+/// Gets a connection and begins the exchange.
+pub async fn open(
+    worker: &Rc<Worker>,
+    cluster: &Arc<Cluster>,
+    host: &Arc<Host>,
+    sharing: &Sharing,
+    head: &RequestHead,
+    downstream: Option<Protocol>,
+    end: bool,
+) -> Result<Upstream, Failure> {
+    let sni: AutoSni = cluster
+        .http
+        .auto_sni
+        .then(|| std::str::from_utf8(head.authority_bytes()).ok())
+        .flatten()
+        .map(|authority| host_of(authority).into());
+    let protocol = cluster.http.protocol;
+    let h2 = match protocol {
+        UpstreamProtocol::Http1 => false,
+        UpstreamProtocol::Http2 => true,
+        UpstreamProtocol::Downstream => downstream == Some(Protocol::Http2),
+        // Both are offered, and one pool holds what hosts choose.
+        UpstreamProtocol::Alpn => true,
+    };
+    let pool = worker.pool(cluster, host, sharing, &sni, h2);
+    if !h2 {
+        let conn = match pool.take_idle() {
+            Some(conn) => conn,
+            // Boxed: making a connection takes far more state than using one.
+            None => Box::pin(pool.h1(worker, sni)).await.map_err(Failure::Connect)?,
+        };
+        return Ok(Upstream::H1(Box::new(H1Client::begin(conn, pool, head, end))));
+    }
+    let mut stale = 0;
+    loop {
+        let lease = if protocol == UpstreamProtocol::Alpn {
+            match Box::pin(pool.negotiated(worker, sni.clone())).await.map_err(Failure::Connect)? {
+                Place::H1(conn) => return Ok(Upstream::H1(Box::new(H1Client::begin(conn, pool, head, end)))),
+                Place::H2(lease) => lease,
+            }
+        } else {
+            pool.h2(worker, sni.clone()).await.map_err(Failure::Connect)?
+        };
+        match H2Client::begin(lease, head, end).await {
+            Ok(client) => return Ok(Upstream::H2(Box::new(client))),
+            // The connection had ended or said goodbye, and the pool did not know yet: nothing has been sent, and it knows now.
+            Err(Broken::Refused) if stale < STALE_LIMIT => stale += 1,
+            Err(broken) => return Err(Failure::Broken(broken)),
+        }
+    }
+}
+
+/// An authority without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => {
+            host.trim_start_matches('[').trim_end_matches(']')
+        }
+        _ => authority,
+    }
+}

@@ -2,7 +2,8 @@
 # Every check of the house, from formatting to the comparison with the real Envoy; installs what it lacks, ends with one line for each.
 #
 #   ./test.sh              all of them (about half an hour on two cores from a fresh clone)
-#   ./test.sh fmt clippy   those named: fmt clippy unit build configs parity h2spec bench soak
+#   ./test.sh fmt clippy   those named: fmt clippy unit build configs parity badinput h2spec
+#                          memory spread concurrent bench soak
 #
 # With CI=true there are no colours and no progress bars, and a part that has to be left out fails the run, unless it says why it may.
 set -uo pipefail
@@ -16,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE=1
 results=() failed=0 built=
 selected=("$@")
 for name in "$@"; do
-  case $name in fmt|clippy|unit|build|configs|parity|h2spec|bench|soak) ;; *) die "no part named $name" ;; esac
+  case $name in fmt|clippy|unit|build|configs|parity|badinput|h2spec|memory|spread|concurrent|bench|soak) ;; *) die "no part named $name" ;; esac
 done
 
 wanted() { [ ${#selected[@]} -eq 0 ] || [[ " ${selected[*]} " == *" $1 "* ]]; }
@@ -62,7 +63,7 @@ part clippy 1800 cargo clippy --workspace --all-targets --locked -- -D warnings
 part unit 1800 cargo test --workspace --locked --no-fail-fast
 
 # What follows needs the binary, whether or not `build` was asked for.
-if [ ${#selected[@]} -eq 0 ] || [[ " ${selected[*]} " =~ " "(build|configs|parity|h2spec|bench|soak)" " ]]; then
+if [ ${#selected[@]} -eq 0 ] || [[ " ${selected[*]} " =~ " "(build|configs|parity|badinput|h2spec|memory|spread|concurrent|bench|soak)" " ]]; then
   say "build: cargo build --release"
   from=$SECONDS
   if timeout --kill-after=10 1800 cargo build --release --locked --bin waypost; then
@@ -83,6 +84,8 @@ if [ -n "$built" ]; then
     left_out parity "tests/parity/run.py is not there"
   fi
 
+  part badinput 420 "$python" tests/badinput/run.py --bin "$waypost"
+
   if wanted h2spec && [ ! -x .cache/bin/h2spec ] && command -v go >/dev/null; then
     say "h2spec: installing"
     GOBIN=$root/.cache/bin timeout 300 go install github.com/summerwind/h2spec/cmd/h2spec@latest || true
@@ -98,6 +101,14 @@ if [ -n "$built" ]; then
   else
     left_out bench "wrk or h2load (nghttp2-client) is not installed" allowed
   fi
+
+  part memory 120 "$python" tests/hbone/memory.py --bin "$waypost"
+  if [ "$(nproc)" -gt 1 ]; then
+    part spread 60 "$python" tests/hbone/spread.py --bin "$waypost"
+  else
+    left_out spread "one core cannot show that two workers share" allowed
+  fi
+  part concurrent 180 "$python" tests/hbone/concurrent.py --bin "$waypost"
 
   part soak 300 "$python" tests/soak/abort.py --bin "$waypost" --count 5000
 fi

@@ -183,7 +183,7 @@ pub struct Http2Options {
     pub hpack_table_size: u32,
     /// `max_concurrent_streams`, 1024 by default.
     pub max_concurrent_streams: u32,
-    /// `initial_stream_window_size`, 16 MiB by default.
+    /// `initial_stream_window_size`, 1 MiB by default where Envoy has 16: it bounds what is held for a stream.
     pub initial_stream_window: u32,
     /// `initial_connection_window_size`, 24 MiB by default.
     pub initial_connection_window: u32,

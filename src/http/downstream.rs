@@ -32,6 +32,8 @@ const DISCARD_LIMIT: u64 = 64 * 1024;
 pub enum Lost {
     /// The client reset the stream, or its connection ended.
     Reset(Option<Reason>),
+    /// The client broke the protocol within a stream of HTTP/2, which its codec has reset: a body other than announced.
+    Message,
     /// The client broke the protocol, in the middle of a body.
     Protocol(h1::H1Error),
 }
@@ -124,10 +126,15 @@ impl H1Server {
         }
     }
 
-    /// Begins with the body of a request whose head has been parsed.
-    pub fn begin(&mut self, body: BodyKind) {
+    /// Begins with a request whose head is to come; a head that is refused is counted from here.
+    pub fn begin_head(&mut self) {
         self.mark = (self.filled - self.read.len() as u64, self.out.total());
         self.headers_sent = 0;
+    }
+
+    /// Begins with the body of a request whose head has been parsed.
+    pub fn begin(&mut self, body: BodyKind) {
+        self.begin_head();
         self.body = match body {
             // After an upgrade or CONNECT, bytes are not looked at before the other side has agreed.
             BodyKind::None | BodyKind::UntilClose => None,
@@ -282,6 +289,7 @@ impl H2Server {
                 self.wire.received += t.as_ref().map_or(0, wire::trailers);
                 Poll::Ready(Ok(Piece::End(t)))
             }
+            Poll::Ready(Err(e)) if e.is_library() && e.is_reset() => Poll::Ready(Err(Lost::Message)),
             Poll::Ready(Err(e)) => Poll::Ready(Err(Lost::Reset(e.reason()))),
             Poll::Ready(Ok(Piece::Data(data))) => {
                 self.wire.received += wire::data(data.len());
@@ -548,6 +556,14 @@ impl Downstream<'_> {
                 headers_sent: c.headers_sent,
             },
             Downstream::H2(s) => s.wire,
+        }
+    }
+
+    /// How much has come in after the head of an HTTP/1 request for an upgrade.
+    pub fn early(&self) -> u64 {
+        match self {
+            Downstream::H1(c) => c.read.len() as u64,
+            Downstream::H2(_) => 0,
         }
     }
 

@@ -117,12 +117,12 @@ pub async fn forward(
             Ok(Err(failure)) => failure,
             Ok(Ok(mut up)) => {
                 note_upstream(active, &up);
-                let mut informational = Vec::new();
-                let headed = exchange::head(&mut down, &mut up, &mut moved, &mut timers, |_, r| {
-                    informational.push(r.head.status)
+                let headed = exchange::head(&mut down, &mut up, &mut moved, &mut timers, |down, response| {
+                    if hcm.proxy_100_continue && response.head.status == StatusCode::CONTINUE {
+                        down.send_informational(StatusCode::CONTINUE, response.head.headers);
+                    }
                 })
                 .await;
-                drop(informational);
                 match headed {
                     Ok(response) => {
                         let fail = response.head.status.is_server_error();
@@ -354,7 +354,9 @@ async fn respond(
     }
     let sent_at = active.http.info.timing.first_upstream_sent.unwrap_or_default();
     cluster.stats.upstream_rq_time.record(received.saturating_sub(sent_at).as_millis() as u64);
-    if !chain.router.suppress_envoy_headers {
+    // It counts from the end of the request, which an upgrade does not have.
+    let upgrading = active.http.request.upgrade.is_some() || active.http.request.is_connect();
+    if !chain.router.suppress_envoy_headers && moved.request_ended && !upgrading {
         set_upstream_service_time(&mut head.headers, received.saturating_sub(sent_at));
     }
     let requested = active.http.request.upgrade.is_some() || active.http.request.is_connect();
@@ -372,14 +374,18 @@ async fn respond(
             .await;
     }
     let mut end = end;
-    if active.http.request.upgrade.as_ref().is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-        // A websocket handshake that the host does not take up has no body to pass on.
+    if head.status.as_u16() < 400
+        && active.http.request.upgrade.as_ref().is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    {
+        // A websocket handshake that the host does not take up has no body to pass on, unless it is an error that says why.
         active.http.info.details = Some(Cow::Borrowed("websocket_handshake_unsuccessful"));
         head.headers.remove(http::header::CONTENT_LENGTH);
         end = true;
         moved.request_ended = true;
     }
     if requested {
+        // What came for the protocol that is not to be.
+        moved.request += down.early();
         down.close_after();
         moved.request_ended = true;
     }

@@ -1,33 +1,38 @@
 //! A connection under the HTTP connection manager: which codec it speaks, and its streams one after another or side by side.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http::{Method, header};
+use bytes::BytesMut;
+use http::header;
 use waypost_filters::connection::Connection;
-use waypost_filters::head::{Protocol, RequestHead, Scheme};
+use waypost_filters::head::{Protocol, Scheme};
 use waypost_filters::stream::WireBytes;
 
 use super::config::{Codec, HeaderCasing, HttpConnectionManager, Underscores};
-use super::downstream::{Downstream, H1Server, H2Server};
+use super::downstream::{Downstream, H1Server};
 use super::h1::{self, H1Error, ParsedRequest, RequestLimits};
 use super::stream::{self, Received};
-use super::wire;
+use super::watch::Watch;
 use crate::listener::serve::Served;
 use crate::net::{Alarm, Io};
 use crate::worker::Worker;
 
-/// The first bytes of an HTTP/2 connection (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+mod serve_h2;
+
+/// What tells an HTTP/2 connection from HTTP/1: as much of its preface (RFC 9113, 3.4) as Envoy looks at.
+const PREFACE: &[u8] = b"PRI * HTTP/2";
 
 /// Envoy's `overload.premature_reset_total_stream_count`: from half of so many streams that were reset before they were answered, a
 /// connection is taken for an attack (CVE-2023-44487).
 const PREMATURE_RESET_STREAMS: u32 = 500;
+
+/// How long a stream may have lived to count as reset prematurely (Envoy: `overload.premature_reset_min_stream_lifetime_seconds`, 1 s).
+pub const PREMATURE: Duration = Duration::from_secs(1);
 
 /// What may wait to be written to an HTTP/1 client before its host is held back; Envoy's `per_connection_buffer_limit_bytes`.
 const BUFFER_LIMIT: usize = 1 << 20;
@@ -54,6 +59,8 @@ pub struct HttpConnection {
     /// Rung when the HTTP/2 loop has to look at `closing` and the reset counts.
     changed: tokio::sync::Notify,
     h2: Cell<bool>,
+    /// What its frames have shown, if it is HTTP/2.
+    watch: OnceCell<Rc<Watch>>,
 }
 
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
@@ -81,7 +88,13 @@ impl HttpConnection {
             bytes: Cell::new((0, 0)),
             changed: tokio::sync::Notify::new(),
             h2: Cell::new(false),
+            watch: OnceCell::new(),
         }
+    }
+
+    /// Why the codec gave the connection up, if it did.
+    pub fn codec_error(&self) -> Option<&'static str> {
+        self.watch.get().and_then(|w| w.error()).filter(|details| !details.is_empty())
     }
 
     /// A number for a new stream.
@@ -103,7 +116,10 @@ impl HttpConnection {
     pub fn ends(&self) -> bool {
         let shared = &self.worker.shared;
         if !self.closing.get() {
-            if shared.drain.closes(self.worker.random()) {
+            if self.max_age_at().is_some_and(|at| Instant::now() >= at) {
+                self.hcm.stats.downstream_cx_max_duration_reached.inc();
+                self.closing.set(true);
+            } else if shared.drain.closes(self.worker.random()) {
                 self.hcm.stats.downstream_cx_drain_close.inc();
                 self.closing.set(true);
             } else if shared.overload.disables_keepalive() {
@@ -180,12 +196,17 @@ pub async fn serve(
         },
     };
     match h2 {
+        // The codec would write before it has read; Envoy's does not.
+        Some(true) if hcm.codec != Codec::Auto && sniff(&connection, &mut io, &mut read).await != Some(true) => {
+            hcm.stats.downstream_cx_protocol_error.inc();
+            Served::default()
+        }
         Some(true) => {
             connection.h2.set(true);
             hcm.stats.downstream_cx_http2_total.inc();
             hcm.stats.downstream_cx_http2_active.inc();
             let connection = Rc::new(connection);
-            serve_h2(connection.clone(), io.with_prefix(read.freeze())).await;
+            serve_h2::serve_h2(connection.clone(), io.with_prefix(read.freeze())).await;
             let (received, sent) = connection.bytes.get();
             Served { protocol: Some(Protocol::Http2), received, sent }
         }
@@ -250,6 +271,8 @@ enum Next {
     HeaderTimeout,
     /// `stream_idle_timeout` in the middle of a head.
     Idle,
+    /// The client went away in the middle of a head.
+    Cut,
     Over,
 }
 
@@ -262,6 +285,7 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) -> Se
     server.proper_case = hcm.http1.casing == HeaderCasing::ProperCaseWords;
     let mut alarm = Alarm::default();
     loop {
+        server.begin_head();
         let next = next_request(connection, &mut server, &limits, scheme, &mut alarm).await;
         if matches!(next, Next::Over) {
             break;
@@ -281,6 +305,10 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) -> Se
             }
             Next::HeaderTimeout => stream::header_timeout(connection, &mut server, false).await,
             Next::Idle => stream::header_timeout(connection, &mut server, true).await,
+            Next::Cut => {
+                stream::cut_short(connection);
+                break;
+            }
             Next::Over => {}
         }
         connection.active.set(0);
@@ -322,6 +350,7 @@ async fn next_request(
             }
             match server.io.poll_fill(cx, &mut server.read) {
                 Poll::Ready(Ok(n)) if n > 0 => server.filled += n as u64,
+                Poll::Ready(_) if !server.read.is_empty() => return Poll::Ready(Next::Cut),
                 Poll::Ready(_) => return Poll::Ready(Next::Over),
                 Poll::Pending => break,
             }
@@ -361,9 +390,6 @@ async fn next_request(
 async fn request_h1(connection: &Rc<HttpConnection>, server: &mut H1Server, parsed: ParsedRequest) {
     let ParsedRequest { mut head, protocol, body, keep_alive, expect_continue, header_bytes, .. } = parsed;
     let hcm = &connection.hcm;
-    if connection.max_age_at().is_some_and(|at| Instant::now() >= at) && !connection.closing.replace(true) {
-        hcm.stats.downstream_cx_max_duration_reached.inc();
-    }
     server.begin(body);
     server.protocol = protocol;
     server.method = head.method.clone();
@@ -427,216 +453,4 @@ async fn linger(connection: &HttpConnection, server: &mut H1Server) {
         over
     })
     .await;
-}
-
-async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
-    let hcm = connection.hcm.clone();
-    let options = &hcm.http2;
-    let mut builder = h2::server::Builder::new();
-    builder
-        .initial_window_size(options.initial_stream_window)
-        .initial_connection_window_size(options.initial_connection_window)
-        .header_table_size(options.hpack_table_size)
-        .max_concurrent_streams(options.max_concurrent_streams)
-        .max_header_list_size(u32::try_from(hcm.limits.max_request_headers_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(BUFFER_LIMIT)
-        // Streams that end in error here are cheap: what a peer provokes is counted as premature resets instead.
-        .max_local_error_reset_streams(None)
-        // Streams that a client resets before they were accepted; the counting of premature resets comes later and sees fewer.
-        .max_pending_accept_reset_streams((PREMATURE_RESET_STREAMS / 2) as usize)
-        .max_frame_size(64 * 1024);
-    if options.allow_connect {
-        builder.enable_connect_protocol();
-    }
-    let handshake = crate::net::alarm::timeout_at(
-        hcm.timeouts.connection_idle.map(|d| connection.start + d),
-        builder.handshake::<Io, Bytes>(io),
-    );
-    let mut h2 = match handshake.await {
-        Some(Ok(h2)) => h2,
-        Some(Err(e)) => {
-            tracing::debug!("h2: {e}");
-            hcm.stats.downstream_cx_protocol_error.inc();
-            return;
-        }
-        None => return,
-    };
-    let mut drain = connection.worker.shared.drain.subscribe();
-    drain.borrow_and_update();
-    let mut pings = options.keepalive.as_ref().and_then(|k| Some((k.interval?, k.timeout))).zip(h2.ping_pong());
-    let mut ping_at = pings.as_ref().map(|((interval, _), _)| Instant::now() + *interval);
-    let mut pong_by: Option<Instant> = None;
-    let mut goodbye_at: Option<Instant> = None;
-    let mut attacked = false;
-    let mut alarm = Alarm::default();
-    loop {
-        if connection.closing.get() && goodbye_at.is_none() {
-            goodbye_at = Some(Instant::now());
-            h2.graceful_shutdown();
-        }
-        // After the goodbye the connection ends when the client has answered it; a client that does not is not waited for. A deadline that
-        // has passed must change something: this loop would not give the thread back otherwise.
-        let idle_at = match goodbye_at {
-            _ if connection.active.get() > 0 => None,
-            None => hcm.timeouts.connection_idle.map(|d| connection.last_active.get() + d),
-            Some(at) => Some(at.max(connection.last_active.get()) + hcm.timeouts.drain),
-        };
-        let age_at = connection.max_age_at().filter(|_| !connection.closing.get());
-        let deadline = [idle_at, age_at, ping_at, pong_by].into_iter().flatten().min();
-        let pong = async {
-            match &mut pings {
-                Some((_, p)) if pong_by.is_some() => std::future::poll_fn(|cx| p.poll_pong(cx)).await.is_ok(),
-                _ => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            accepted = h2.accept() => match accepted {
-                Some(Ok((request, respond))) => {
-                    connection.active.set(connection.active.get() + 1);
-                    connection.count_request();
-                    hcm.stats.downstream_rq_http2_total.inc();
-                    let connection = connection.clone();
-                    tokio::task::spawn_local(request_h2(connection, request, respond));
-                }
-                Some(Err(e)) => {
-                    tracing::debug!("h2: {e}");
-                    if !e.is_io() {
-                        hcm.stats.downstream_cx_protocol_error.inc();
-                    }
-                    break;
-                }
-                None => break,
-            },
-            _ = drain.changed() => {
-                if *drain.borrow() {
-                    connection.ends();
-                }
-            }
-            () = connection.changed.notified() => {
-                if !attacked && connection.is_attacked() {
-                    attacked = true;
-                    connection.closing.set(true);
-                    hcm.stats.downstream_rq_too_many_premature_resets.inc();
-                    h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                }
-            }
-            answered = pong => {
-                pong_by = None;
-                if !answered {
-                    break;
-                }
-            }
-            () = wait(&mut alarm, deadline) => {
-                let now = Instant::now();
-                if pong_by.is_some_and(|at| now >= at) {
-                    tracing::debug!("h2: no answer to a ping");
-                    break;
-                }
-                if ping_at.is_some_and(|at| now >= at)
-                    && let Some(((interval, timeout), p)) = &mut pings
-                {
-                    ping_at = Some(now + *interval);
-                    if pong_by.is_none() && p.send_ping(h2::Ping::opaque()).is_ok() {
-                        pong_by = Some(now + *timeout);
-                    }
-                }
-                if age_at.is_some_and(|at| now >= at) {
-                    hcm.stats.downstream_cx_max_duration_reached.inc();
-                    connection.closing.set(true);
-                }
-                if connection.active.get() == 0 && idle_at.is_some_and(|at| now >= at) {
-                    if goodbye_at.is_some() {
-                        break;
-                    }
-                    hcm.stats.downstream_cx_idle_timeout.inc();
-                    connection.closing.set(true);
-                }
-            }
-        }
-    }
-}
-
-async fn wait(alarm: &mut Alarm, deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => alarm.until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn request_h2(
-    connection: Rc<HttpConnection>,
-    request: http::Request<h2::RecvStream>,
-    respond: h2::server::SendResponse<Bytes>,
-) {
-    let _ended = StreamEnd(connection.clone());
-    let (parts, recv) = request.into_parts();
-    let http::request::Parts { method, uri, headers, mut extensions, .. } = parts;
-    let protocol = extensions.remove::<h2::ext::Protocol>();
-    let uri = uri.into_parts();
-    let scheme = match uri.scheme.as_ref().map(|s| s.as_str()) {
-        Some("https") => Scheme::Https,
-        Some("http") => Scheme::Http,
-        _ if connection.info.tls.is_some() => Scheme::Https,
-        _ => Scheme::Http,
-    };
-    let value = |text: &str| http::HeaderValue::from_str(text).ok();
-    let mut head = RequestHead {
-        method,
-        scheme,
-        authority: uri.authority.and_then(|a| value(a.as_str())),
-        path: uri.path_and_query.and_then(|p| value(p.as_str())),
-        upgrade: None,
-        headers,
-        original_path: None,
-    };
-    if let Some(protocol) = protocol {
-        // RFC 8441: what is an upgrade in HTTP/1 is a CONNECT with a protocol here.
-        head.method = Method::GET;
-        head.upgrade = value(protocol.as_str());
-    } else if head.method == Method::CONNECT {
-        head.path = None;
-    }
-    settle(&mut head);
-    let header_bytes =
-        if connection.hcm.access_logs.is_empty() { 0 } else { wire::request_head(&head, wire::Coding::Client) };
-    let received = Received { head, protocol: Protocol::Http2, header_bytes: header_bytes as usize };
-    stream::run(&connection, received, Downstream::H2(Box::new(H2Server::new(respond, recv)))).await;
-}
-
-/// Gives back a stream's place, however it ends.
-struct StreamEnd(Rc<HttpConnection>);
-
-impl Drop for StreamEnd {
-    fn drop(&mut self) {
-        self.0.active.set(self.0.active.get().saturating_sub(1));
-        self.0.last_active.set(Instant::now());
-        if self.0.active.get() == 0 {
-            // The loop may have to begin counting idle time.
-            self.0.changed.notify_one();
-        }
-    }
-}
-
-/// How long a stream may have lived to count as reset prematurely (Envoy: `overload.premature_reset_min_stream_lifetime_seconds`, 1 s).
-pub const PREMATURE: Duration = Duration::from_secs(1);
-
-/// Makes one cookie header of an HTTP/2 client's crumbs, and takes `host` for what it is (RFC 9113, 8.2.3 and 8.3.1).
-fn settle(head: &mut RequestHead) {
-    if let Some(host) = head.headers.remove(header::HOST)
-        && head.authority.is_none()
-    {
-        head.authority = Some(host);
-    }
-    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
-    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
-        let mut joined = first.as_bytes().to_vec();
-        for crumb in std::iter::once(second).chain(crumbs) {
-            joined.extend_from_slice(b"; ");
-            joined.extend_from_slice(crumb.as_bytes());
-        }
-        if let Ok(cookie) = http::HeaderValue::from_bytes(&joined) {
-            head.headers.insert(header::COOKIE, cookie);
-        }
-    }
 }

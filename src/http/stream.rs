@@ -23,6 +23,7 @@ use super::forward;
 use super::h1::H1Error;
 use super::manager::{HttpConnection, PREMATURE};
 use super::rules::{local_reply, request::mutate_request, response::mutate_response};
+use super::watch::Refused;
 use crate::route::{Action, Route};
 
 /// `x-envoy-attempt-count`
@@ -209,6 +210,7 @@ impl ActiveStream {
         route: Option<&HeaderOpsChain>,
     ) {
         let hcm = self.connection.hcm.clone();
+        self.note_wire(down);
         let info = &mut self.http.info;
         match stop {
             Stop::Downstream(Lost::Reset(reason)) => {
@@ -218,14 +220,23 @@ impl ActiveStream {
                     info.details = Some(Cow::Borrowed("downstream_remote_disconnect"));
                 } else {
                     hcm.stats.downstream_rq_rx_reset.inc();
-                    info.flags.set(Flag::DownstreamRemoteReset);
-                    info.details = Some(Cow::Borrowed(match reason {
-                        Some(Reason::REFUSED_STREAM) => "http2.remote_refuse",
-                        Some(_) => "http2.remote_reset",
-                        None => "downstream_remote_disconnect",
-                    }));
+                    let (flag, details) = match (self.connection.codec_error(), reason) {
+                        (Some(details), _) => (Flag::DownstreamProtocolError, details),
+                        (None, Some(Reason::REFUSED_STREAM)) => (Flag::DownstreamRemoteReset, "http2.remote_refuse"),
+                        (None, Some(_)) => (Flag::DownstreamRemoteReset, "http2.remote_reset"),
+                        (None, None) => (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect"),
+                    };
+                    info.flags.set(flag);
+                    info.details = Some(Cow::Borrowed(details));
                 }
                 down.close_after();
+            }
+            Stop::Downstream(Lost::Message) => {
+                // The codec has reset the stream; Envoy's words for that are those of a client's reset.
+                self.client_reset = true;
+                hcm.stats.downstream_cx_protocol_error.inc();
+                info.flags.set(Flag::DownstreamProtocolError);
+                info.details = Some(Cow::Borrowed(self.connection.codec_error().unwrap_or("http2.remote_reset")));
             }
             Stop::Downstream(Lost::Protocol(error)) => {
                 hcm.stats.downstream_cx_protocol_error.inc();
@@ -281,7 +292,7 @@ impl ActiveStream {
                     if let Some(flag) = flag {
                         info.flags.set(flag);
                     }
-                    self.cut(down, Reason::CANCEL).await;
+                    self.cut(down, Reason::INTERNAL_ERROR).await;
                     hcm.stats.downstream_rq_tx_reset.inc();
                 } else {
                     let mut reply = LocalReply::new(status, details).body(body);
@@ -374,6 +385,10 @@ pub async fn refuse(connection: &Rc<HttpConnection>, server: &mut H1Server, erro
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
     let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), !error.before_head);
+    if error == H1Error::HEADERS_TOO_LARGE {
+        // All that came of it was head.
+        active.http.info.downstream_wire.headers_received = server.read.len() as u64;
+    }
     active.reply(&mut Downstream::H1(server), None, bad_request(&error), None).await;
 }
 
@@ -389,7 +404,7 @@ pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Serv
     server.body = None;
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
-    let mut active = ActiveStream::new(connection, empty_head(), None, false);
+    let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), false);
     let reply = if idle {
         LocalReply::new(StatusCode::REQUEST_TIMEOUT, "stream_idle_timeout")
             .body("stream timeout")
@@ -399,6 +414,22 @@ pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Serv
     };
     let reply = reply.closing();
     active.reply(&mut Downstream::H1(server), None, reply, None).await;
+}
+
+/// Logs a client that went away in the middle of a head.
+pub fn cut_short(connection: &Rc<HttpConnection>) {
+    let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), false);
+    active.client_reset = true;
+    active.http.info.flags.set(Flag::DownstreamConnectionTermination);
+    active.http.info.details = Some(Cow::Borrowed("downstream_remote_disconnect"));
+}
+
+/// Logs a request that the codec refused, or that is refused before it is one.
+pub fn log_refused(connection: &Rc<HttpConnection>, refused: Refused) {
+    let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http2), false);
+    active.http.info.details = Some(Cow::Borrowed(refused.details));
+    let flag = if refused.protocol { Flag::DownstreamProtocolError } else { Flag::DownstreamRemoteReset };
+    active.http.info.flags.set(flag);
 }
 
 /// Serves one request to its end.
@@ -432,6 +463,12 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
     let mut route = hcm.routes.find(&active.http, random).cloned();
     note_route(&mut active.http.info, route.as_ref());
     let Some(chain) = chain_of(&active.http, &hcm, route.as_deref()) else {
+        if let Some(Action::Forward(_)) = route.as_ref().map(|r| &r.action)
+            && let Some(pick) = route.as_ref().and_then(|r| r.pick_cluster(&active.http.request, random))
+            && let Some(cluster) = pick.slot.current.load_full()
+        {
+            active.http.info.upstream.cluster = Some(cluster.names.clone());
+        }
         hcm.stats.downstream_rq_ws_on_non_ws_route.inc();
         let reply = LocalReply::new(StatusCode::FORBIDDEN, "upgrade_failed").closing();
         return active.reply(&mut down, None, reply, None).await;

@@ -213,6 +213,7 @@ pub async fn upgraded(
     counted: ActiveRequest,
 ) {
     let hcm = active.connection.hcm.clone();
+    let connection = head.headers.get(http::header::CONNECTION).cloned();
     // HTTP/1 says 101 where HTTP/2 says 200.
     if active.http.request.upgrade.is_some() {
         head.status = if down.is_h1() { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
@@ -227,6 +228,15 @@ pub async fn upgraded(
     active.set_response(head);
     pick.response_headers.apply_response(&mut active.http);
     active.send_head(&mut down, Some(chain), false);
+    if active.http.request.upgrade.is_some()
+        && let Some(response) = &mut active.http.response
+    {
+        // Inside Envoy an upgrade is HTTP/1's whatever the client speaks, and so it is logged.
+        active.http.info.response_code = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+        if let Some(said) = connection {
+            response.headers.insert(http::header::CONNECTION, said);
+        }
+    }
     hcm.stats.downstream_cx_upgrades_total.inc();
     hcm.stats.downstream_cx_upgrades_active.inc();
     let flushed = std::future::poll_fn(|cx| down.poll_flush(cx)).await;
@@ -255,13 +265,24 @@ fn ended(active: &mut ActiveStream, pumped: Pumped, down: &mut Io, up: &mut Io) 
         wire.sent += sent;
     }
     match pumped.end {
+        // The end of an HTTP/1 client's direction is the end of its connection, as Envoy has it.
+        End::Clean if pumped.downstream_first && !matches!(down, Io::Tunnel(_)) => {
+            info.flags.set(Flag::DownstreamConnectionTermination);
+            info.details = Some(Cow::Borrowed("downstream_remote_disconnect"));
+        }
         End::Clean => {
             let now = info.start.elapsed();
             info.timing.request_received.get_or_insert(now);
             info.timing.last_downstream_sent = Some(now);
         }
         End::Downstream(_) => {
-            info.flags.set(Flag::DownstreamConnectionTermination);
+            let (flag, details) = if matches!(down, Io::Tunnel(_)) {
+                (Flag::DownstreamRemoteReset, "http2.remote_reset")
+            } else {
+                (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect")
+            };
+            info.flags.set(flag);
+            info.details = Some(Cow::Borrowed(details));
             active.client_reset = true;
             abort(up);
         }

@@ -19,6 +19,8 @@ pub struct Pumped {
     pub sent: u64,
     /// How it ended.
     pub end: End,
+    /// Whether the downstream side was the first to end its direction.
+    pub downstream_first: bool,
 }
 
 /// How a pair of streams ended.
@@ -119,8 +121,10 @@ pub async fn pump(down: &mut Io, up: &mut Io, early: Bytes, limits: Limits) -> P
     to_up.queue.push(early);
     let mut alarm = Alarm::default();
     let (mut last, mut last_moved) = (Instant::now(), 0);
+    let mut downstream_first = false;
     let end = std::future::poll_fn(|cx| {
         let a = to_up.poll(cx, down, up);
+        downstream_first |= to_up.read_ended && !to_down.read_ended;
         let b = to_down.poll(cx, up, down);
         match (a, b) {
             (Poll::Ready(Err(Fault::Read(e))), _) | (_, Poll::Ready(Err(Fault::Write(e)))) => {
@@ -149,7 +153,7 @@ pub async fn pump(down: &mut Io, up: &mut Io, early: Bytes, limits: Limits) -> P
         alarm.poll(cx, deadline).map(|()| if idle == Some(deadline) { End::Idle } else { End::Expired })
     })
     .await;
-    Pumped { received: to_up.moved, sent: to_down.moved, end }
+    Pumped { received: to_up.moved, sent: to_down.moved, end, downstream_first }
 }
 
 #[cfg(test)]

@@ -189,7 +189,9 @@ impl Http2Options {
             )?,
             initial_stream_window: uint(
                 initial_stream_window_size,
-                16 << 20,
+                // Envoy offers 16 MiB; what a client may send, we may have to hold when the other side reads slowly. 1 MiB is Envoy's
+                // own buffer limit, and at 1 ms it carries a gigabyte each second.
+                1 << 20,
                 WINDOW,
                 path,
                 "initial_stream_window_size",

@@ -63,7 +63,7 @@ fn defaults_are_those_of_envoy() {
     assert_eq!(hcm.timeouts.drain, Duration::from_secs(5));
     assert_eq!((hcm.timeouts.request, hcm.timeouts.request_headers), (None, None));
     assert_eq!((hcm.limits.max_request_headers_bytes, hcm.limits.max_headers_count), (60 * 1024, 100));
-    assert_eq!((hcm.http2.max_concurrent_streams, hcm.http2.initial_stream_window), (1024, 16 << 20));
+    assert_eq!((hcm.http2.max_concurrent_streams, hcm.http2.initial_stream_window), (1024, 1 << 20));
     assert_eq!((hcm.http2.initial_connection_window, hcm.http2.allow_connect), (24 << 20, false));
     assert!(hcm.http1.allow_absolute_url && !hcm.http1.accept_http_10 && hcm.request_id.generate);
     assert_eq!((&hcm.server.name, hcm.server.mode), (&HeaderValue::from_static("envoy"), ServerMode::Overwrite));

@@ -78,7 +78,8 @@ pub fn encode_response(
     put_status(status, out);
     let upgrade = connection == Connection::Upgrade;
     if upgrade {
-        put_header("connection", b"upgrade", casing, out);
+        let said = headers.get(header::CONNECTION).map_or(&b"upgrade"[..], |value| value.as_bytes());
+        put_header("connection", said, casing, out);
     }
     for (name, value) in headers {
         if is_of_hop(name) || (*name == header::UPGRADE && !upgrade) || framing.replaces(name) {

@@ -208,9 +208,8 @@ fn parse_method(text: &[u8], custom: bool) -> Option<Method> {
         b"TRACE" => Method::TRACE,
         b"ACL" | b"BIND" | b"CHECKOUT" | b"COPY" | b"LINK" | b"LOCK" | b"MERGE" | b"MKACTIVITY" | b"MKCALENDAR"
         | b"MKCOL" | b"MOVE" | b"MSEARCH" | b"NOTIFY" | b"PROPFIND" | b"PROPPATCH" | b"PURGE" | b"REBIND"
-        | b"REPORT" | b"SEARCH" | b"SOURCE" | b"SUBSCRIBE" | b"UNBIND" | b"UNLINK" | b"UNLOCK" | b"UNSUBSCRIBE" => {
-            Method::from_bytes(text).ok()?
-        }
+        | b"QUERY" | b"REPORT" | b"SEARCH" | b"SOURCE" | b"SUBSCRIBE" | b"UNBIND" | b"UNLINK" | b"UNLOCK"
+        | b"UNSUBSCRIBE" => Method::from_bytes(text).ok()?,
         _ if custom => Method::from_bytes(text).ok()?,
         _ => return None,
     })

@@ -99,6 +99,9 @@ fn parse_head(
     let body = framing(&hop, &mut headers, status, method, limits)?;
     if switching && let Some(protocol) = hop.upgrade.take() {
         headers.insert(header::UPGRADE, protocol);
+        if let Some(connection) = hop.connection.clone() {
+            headers.insert(header::CONNECTION, connection);
+        }
     }
     let keep_alive = hop.keep_alive(protocol == Protocol::Http11)
         && body != BodyKind::UntilClose

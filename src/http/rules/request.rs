@@ -70,8 +70,12 @@ pub fn mutate_request(
 ) -> Result<(), Box<LocalReply>> {
     let connection = stream.info.connection.clone();
     let head = &mut stream.request;
-    check_host(head, stream.info.protocol)?;
-    check_path(hcm, head)?;
+    check_host(head, stream.info.protocol).and_then(|()| check_path(hcm, head)).map_err(|mut reply| {
+        // `stream_error_on_invalid_http_message`: the head was whole, so the next request can be told from it.
+        reply.close &= !hcm.http1.stream_error;
+        reply
+    })?;
+    check_query(head)?;
     normalize_host(head, &hcm.host, connection.local.port());
     let seen = look(head);
     remove_hop_by_hop(hcm, head, &seen);
@@ -126,6 +130,15 @@ fn check_host(head: &RequestHead, protocol: Option<Protocol>) -> Result<(), Box<
         Some(v) if !is_authority(v.as_bytes(), protocol) => Err(bad_request("http.invalid_authority")),
         Some(_) => Ok(()),
     }
+}
+
+/// A QUERY without a media type says nothing; Envoy refuses it.
+fn check_query(head: &RequestHead) -> Result<(), Box<LocalReply>> {
+    let is_query = head.method.as_str() == "QUERY";
+    if is_query && !head.headers.contains_key(header::CONTENT_TYPE) {
+        return Err(bad_request("query_missing_content_type"));
+    }
+    Ok(())
 }
 
 fn check_path(hcm: &HttpConnectionManager, head: &mut RequestHead) -> Result<(), Box<LocalReply>> {
@@ -230,9 +243,13 @@ fn remove_hop_by_hop(hcm: &HttpConnectionManager, head: &mut RequestHead, seen: 
         head.headers.remove(X_ENVOY_INTERNAL);
     }
     if seen.hop_by_hop {
-        // What is to be upgraded is in `head.upgrade`, from which the upstream codec makes both headers anew.
-        for name in [header::CONNECTION, header::UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, header::TRANSFER_ENCODING] {
+        // What is to be upgraded is in `head.upgrade`, from which the upstream codec makes the header anew; `connection` beside it stays as
+        // the client spelled it.
+        for name in [header::UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, header::TRANSFER_ENCODING] {
             head.headers.remove(name);
+        }
+        if head.upgrade.is_none() {
+            head.headers.remove(header::CONNECTION);
         }
     }
     if seen.te {

@@ -103,6 +103,6 @@ fn informational_and_upgrades() {
     assert!(hints.informational && !hints.upgrade && hints.body == BodyKind::None);
     let switched = get("101 S\r\nconnection: upgrade\r\nupgrade: foo").unwrap();
     assert!(switched.upgrade && !switched.informational && switched.body == BodyKind::UntilClose);
-    assert_eq!(lines_of(&switched.head.headers), ["upgrade: foo"]);
+    assert_eq!(lines_of(&switched.head.headers), ["upgrade: foo", "connection: upgrade"]);
     assert!(parse(b"HTTP/1.1 200 OK\r\n\r\n", &Method::CONNECT).unwrap().unwrap().upgrade);
 }

@@ -1,0 +1,26 @@
+//! Waypost as a process, between clients and backends that a test holds in its hands. Every test has a proxy, ports and a folder of its own, so
+//! all run at once; none sleeps, each waits for what it wants to see.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod rig;
+
+mod access_log;
+mod admin;
+mod config;
+mod drain;
+mod limits;
+mod listeners;
+mod original_dst;
+mod pools;
+mod routes;
+mod secrets;
+mod streams;
+mod tunnels;
+mod upgrades;

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 
 use super::{Host, HostSet, Policy};
 
@@ -11,8 +11,8 @@ use super::{Host, HostSet, Policy};
 #[derive(Debug, Default)]
 pub struct BalanceState {
     next: Option<usize>,
-    /// Identity of the host set that the schedule is for.
-    scheduled: usize,
+    /// The host set that the schedule is for. Held weakly, its address is no other's.
+    scheduled: Weak<HostSet>,
     schedule: BinaryHeap<Due>,
 }
 
@@ -100,9 +100,8 @@ fn load(host: &Host) -> f64 {
 }
 
 fn weighted(set: &Arc<HostSet>, state: &mut BalanceState) -> Option<Arc<Host>> {
-    let identity = Arc::as_ptr(set) as usize;
-    if state.scheduled != identity {
-        state.scheduled = identity;
+    if state.scheduled.as_ptr() != Arc::as_ptr(set) {
+        state.scheduled = Arc::downgrade(set);
         state.schedule = set
             .eligible
             .iter()
@@ -200,5 +199,21 @@ mod tests {
         assert_eq!(make(&[(Unhealthy, 0), (Healthy, 1)], 0.0), 1);
         assert_eq!(make(&[(Unhealthy, 0), (Unhealthy, 0), (Healthy, 0)], 50.0), 3, "panic");
         assert_eq!(make(&[(Unhealthy, 0)], 0.0), 0);
+    }
+
+    #[test]
+    fn a_schedule_never_serves_another_host_set() {
+        let mut state = BalanceState::default();
+        for weights in [&[5, 1, 1, 1][..], &[1, 2], &[3, 1, 1], &[1, 7]] {
+            // Each set is freed before the next is made, which often gets its address.
+            let set = hosts(weights);
+            for i in 0..20 {
+                assert!(pick(Policy::RoundRobin, &set, &mut state, i, &[]).is_some());
+            }
+            assert_eq!(state.scheduled.as_ptr(), Arc::as_ptr(&set));
+            let address = Arc::as_ptr(&set);
+            drop(set);
+            assert_ne!(Arc::as_ptr(&hosts(weights)), address, "the address of a set that is scheduled stays its own");
+        }
     }
 }

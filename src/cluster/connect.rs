@@ -93,6 +93,14 @@ pub struct Sharing {
     pub key: u64,
 }
 
+/// Clients choose much of what is hashed: with keys of the process's own they cannot choose what collides.
+static KEYS: std::sync::LazyLock<std::hash::RandomState> = std::sync::LazyLock::new(std::hash::RandomState::new);
+
+/// The hash of a server name in a pool's key.
+pub fn sni_key(sni: &AutoSni) -> u64 {
+    sni.as_ref().map_or(0, |name| std::hash::BuildHasher::hash_one(&*KEYS, name).max(1))
+}
+
 impl Sharing {
     /// What a stream and its connection share.
     pub fn of(connection: &Connection, stream: Option<&FilterState>) -> Sharing {
@@ -100,7 +108,7 @@ impl Sharing {
         if stream.is_none() && !connection.filter_state.shares() {
             return Sharing::default();
         }
-        let mut hasher = std::hash::DefaultHasher::new();
+        let mut hasher = std::hash::BuildHasher::build_hasher(&*KEYS);
         let mut filter_state = connection.filter_state.for_upstream();
         connection.filter_state.hash_shared(&mut hasher);
         if let Some(stream) = stream {
@@ -110,6 +118,18 @@ impl Sharing {
             }
         }
         Sharing { filter_state, key: std::hash::Hasher::finish(&hasher).max(1) }
+    }
+
+    /// Whether what is part of a pool's key is the same, not only its hash.
+    pub fn same_key(&self, other: &Sharing) -> bool {
+        let hashable = |s: &Sharing| s.filter_state.iter().filter(|e| e.object.is_hashable()).count();
+        self.key == other.key
+            && hashable(self) == hashable(other)
+            && self
+                .filter_state
+                .iter()
+                .filter(|e| e.object.is_hashable())
+                .all(|e| other.filter_state.get(&e.key) == Some(&e.object))
     }
 }
 
@@ -248,5 +268,31 @@ fn alpn(cluster: &Cluster) -> Option<&'static [Vec<u8>]> {
         super::UpstreamProtocol::Http2 => Some(&H2),
         super::UpstreamProtocol::Alpn => Some(&BOTH),
         super::UpstreamProtocol::Http1 | super::UpstreamProtocol::Downstream => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waypost_filters::filter_state::{Entry, Object, Shared};
+
+    fn sharing(principal: &str, other: &str) -> Sharing {
+        let mut connection = Connection::new(Address::Pipe("".into()), Address::Pipe("".into()));
+        for (key, object) in [("p", Object::HashableString(principal.into())), ("o", Object::String(other.into()))] {
+            connection.filter_state.set(Entry { key: key.into(), object, shared: Shared::Once, read_only: true });
+        }
+        Sharing::of(&connection, None)
+    }
+
+    #[test]
+    fn only_the_same_hashable_objects_share_connections_whatever_their_hash() {
+        let (a, mut b) = (sharing("a", "1"), sharing("b", "1"));
+        assert!(a.same_key(&sharing("a", "2")), "what is not hashable is no part of the key");
+        assert_ne!(a.key, b.key);
+        b.key = a.key;
+        assert!(!a.same_key(&b) && !a.same_key(&Sharing::default()));
+        let names = [Some("a".into()), Some("b".into()), None];
+        let keys: std::collections::HashSet<u64> = names.iter().map(sni_key).collect();
+        assert_eq!((keys.len(), sni_key(&None)), (3, 0));
     }
 }

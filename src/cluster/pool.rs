@@ -11,18 +11,22 @@ use h2::client::SendRequest;
 use tokio::sync::Notify;
 
 use super::connect::{AutoSni, ConnectError, Connected, PENDING_LIMIT, Sharing, UpstreamInfo, connect};
-use super::{Cluster, Host};
+use super::limits::Permit;
+use super::{Cluster, Host, UpstreamProtocol};
 use crate::net::alarm::timeout_at;
 use crate::net::{Io, WriteQueue};
 use crate::worker::Worker;
 
-/// What tells two pools of a worker apart. A host belongs to one version of one cluster, so neither is named here.
+/// What tells two pools of a worker apart. A host belongs to one version of one cluster, so neither is named here. Hashes only find a
+/// pool: [`Pool::serves`] compares what they stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolKey {
     /// The host.
     pub host: u64,
     /// Shared, hashable filter state (spec: `FilterState::Object` that is `Hashable`).
     pub sharing: u64,
+    /// Hash of the server name that a request asks for (`auto_sni`): a connection that was verified for one name is no other's.
+    pub sni: u64,
     /// HTTP/2 and HTTP/1 do not share connections.
     pub h2: bool,
 }
@@ -32,13 +36,19 @@ pub struct Pool {
     cluster: Arc<Cluster>,
     host: Arc<Host>,
     sharing: Sharing,
+    sni: AutoSni,
     idle: RefCell<Vec<(H1Conn, Instant)>>,
     multiplexed: RefCell<Vec<Rc<H2Conn>>>,
     connecting: Cell<bool>,
+    /// The number of the last attempt at an HTTP/2 connection, and the last one that failed: those who waited for it fail with it.
+    attempt: Cell<u64>,
+    failed: RefCell<Option<(u64, ConnectError)>>,
+    /// Whether the host chose HTTP/1 when it was last asked (ALPN).
+    chose_h1: Cell<bool>,
     /// Connections of HTTP/1 that this pool has, idle or not.
     open: Rc<Cell<u32>>,
     /// Rung when a connection may have become usable.
-    changed: Notify,
+    changed: Rc<Notify>,
 }
 
 /// An HTTP/1.1 connection to a host.
@@ -54,11 +64,13 @@ pub struct H1Conn {
     _open: OpenGuard,
 }
 
-struct OpenGuard(Rc<Cell<u32>>);
+/// Counts a connection; when it is gone, somebody may have its place.
+struct OpenGuard(Rc<Cell<u32>>, Rc<Notify>);
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
+        self.1.notify_one();
     }
 }
 
@@ -111,17 +123,26 @@ impl H2Conn {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(cluster: Arc<Cluster>, host: Arc<Host>, sharing: Sharing) -> Rc<Pool> {
+    pub fn new(cluster: Arc<Cluster>, host: Arc<Host>, sharing: Sharing, sni: AutoSni) -> Rc<Pool> {
         Rc::new(Pool {
             cluster,
             host,
             sharing,
+            sni,
             idle: RefCell::default(),
             multiplexed: RefCell::default(),
             connecting: Cell::new(false),
+            attempt: Cell::new(0),
+            failed: RefCell::default(),
+            chose_h1: Cell::new(false),
             open: Rc::default(),
-            changed: Notify::new(),
+            changed: Rc::default(),
         })
+    }
+
+    /// Whether its connections are for streams that share this and ask for this server name.
+    pub fn serves(&self, sharing: Option<&Sharing>, sni: &AutoSni) -> bool {
+        self.sni == *sni && sharing.is_none_or(|s| s.same_key(&self.sharing))
     }
 
     /// An idle HTTP/1.1 connection, if there is one that is still good.
@@ -137,47 +158,72 @@ impl Pool {
 
     /// An HTTP/1.1 connection: an idle one, or a new one.
     pub async fn h1(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<H1Conn, ConnectError> {
-        if let Some(conn) = self.take_idle() {
-            return Ok(conn);
-        }
-        let stats = &self.cluster.stats;
-        stats.upstream_rq_pending_total.inc();
-        let permit = self.cluster.limits.connections.take();
-        // A pool without any connection gets one whatever the limit, or its requests would wait for ever (so does Envoy's).
-        if permit.is_none() && self.open.get() > 0 {
-            stats.upstream_cx_overflow.inc();
-            return self.wait_idle().await;
-        }
-        let open = self.count_open();
-        let Connected { io, upstream } = connect(worker, &self.cluster, &self.host, &self.sharing, sni, permit).await?;
-        stats.upstream_cx_http1_total.inc();
-        Ok(H1Conn { io, read: BytesMut::new(), out: WriteQueue::default(), upstream, _open: open })
+        self.h1_if_chosen(worker, sni).await?.ok_or_else(wrong_protocol)
     }
 
-    fn count_open(&self) -> OpenGuard {
-        self.open.set(self.open.get() + 1);
-        OpenGuard(self.open.clone())
-    }
-
-    async fn wait_idle(&self) -> Result<H1Conn, ConnectError> {
-        let stats = &self.cluster.stats;
-        let Some(_pending) = self.cluster.limits.pending.take() else {
-            stats.upstream_rq_pending_overflow.inc();
-            return Err(ConnectError::Overflow);
-        };
-        stats.upstream_rq_pending_active.inc();
-        let got = timeout_at(Some(Instant::now() + PENDING_LIMIT), async {
-            loop {
-                let changed = self.changed.notified();
-                if let Some(conn) = self.take_idle() {
-                    return conn;
-                }
-                changed.await;
+    /// The same; none if the host was asked (ALPN) and chose HTTP/2.
+    async fn h1_if_chosen(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<Option<H1Conn>, ConnectError> {
+        let mut pending: Option<Pending> = None;
+        loop {
+            if let Some(conn) = self.take_idle() {
+                return Ok(Some(conn));
             }
-        })
-        .await;
-        stats.upstream_rq_pending_active.dec();
-        got.ok_or(ConnectError::Timeout)
+            let stats = &self.cluster.stats;
+            let permit = self.cluster.limits.connections.take();
+            // A pool without any connection gets one whatever the limit, or its requests would wait for ever (so does Envoy's).
+            if permit.is_some() || self.open.get() == 0 {
+                stats.upstream_rq_pending_total.inc();
+                let open = OpenGuard::new(self);
+                let connected = connect(worker, &self.cluster, &self.host, &self.sharing, sni, permit).await?;
+                return match self.negotiated_h1(&connected.upstream) {
+                    false => {
+                        drop(open);
+                        self.start_h2(connected).await?;
+                        Ok(None)
+                    }
+                    true => Ok(Some(self.began_h1(connected, open))),
+                };
+            }
+            let until = match &pending {
+                Some(p) => p.until,
+                None => {
+                    stats.upstream_rq_pending_total.inc();
+                    stats.upstream_cx_overflow.inc();
+                    pending.insert(Pending::new(&self.cluster)?).until
+                }
+            };
+            // A connection may come back, or end and leave its place.
+            timeout_at(Some(until), self.changed.notified()).await.ok_or(ConnectError::Timeout)?;
+        }
+    }
+
+    fn began_h1(&self, connected: Connected, open: OpenGuard) -> H1Conn {
+        let Connected { io, upstream } = connected;
+        self.cluster.stats.upstream_cx_http1_total.inc();
+        H1Conn { io, read: BytesMut::new(), out: WriteQueue::default(), upstream, _open: open }
+    }
+
+    /// Whether HTTP/1 is spoken on a new connection, where the host may choose; remembers its choice.
+    fn negotiated_h1(&self, upstream: &UpstreamInfo) -> bool {
+        if self.cluster.http.protocol == UpstreamProtocol::Alpn {
+            let h2 = upstream.tls.as_ref().is_some_and(|t| t.alpn.as_deref() == Some("h2"));
+            self.chose_h1.set(!h2);
+        }
+        // Without a choice nobody asks.
+        self.chose_h1.get() || self.cluster.http.protocol != UpstreamProtocol::Alpn
+    }
+
+    /// A place on a connection of whichever protocol the host chooses.
+    pub async fn negotiated(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<Place, ConnectError> {
+        loop {
+            if self.chose_h1.get() {
+                if let Some(conn) = self.h1_if_chosen(worker, sni.clone()).await? {
+                    return Ok(Place::H1(conn));
+                }
+            } else if let Some(lease) = self.h2_if_chosen(worker, sni.clone()).await? {
+                return Ok(Place::H2(lease));
+            }
+        }
     }
 
     /// Takes back a connection whose exchange is over and that can carry another.
@@ -202,17 +248,36 @@ impl Pool {
 
     /// A place for a stream on an HTTP/2 connection: one that has room, or a new one.
     pub async fn h2(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<H2Lease, ConnectError> {
+        self.h2_if_chosen(worker, sni).await?.ok_or_else(wrong_protocol)
+    }
+
+    /// The same; none if the host was asked (ALPN) and chose HTTP/1. The connection that told is idle then.
+    async fn h2_if_chosen(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<Option<H2Lease>, ConnectError> {
+        let mut waited_for: Option<u64> = None;
         loop {
             if let Some(lease) = self.lease() {
-                return Ok(lease);
+                return Ok(Some(lease));
+            }
+            if let Some(attempt) = waited_for {
+                if self.chose_h1.get() {
+                    return Ok(None);
+                }
+                // One after another they would each wait for `connect_timeout` at a host that does not answer.
+                if let Some((failed, error)) = &*self.failed.borrow()
+                    && *failed >= attempt
+                {
+                    return Err(error.clone());
+                }
             }
             if self.connecting.get() {
                 // One connection is made at a time: it usually has room for all who wait.
+                waited_for = Some(self.attempt.get());
                 self.changed.notified().await;
                 continue;
             }
             self.connecting.set(true);
             let _done = Connecting(self.clone());
+            self.attempt.set(self.attempt.get() + 1);
             self.cluster.stats.upstream_rq_pending_total.inc();
             let permit = self.cluster.limits.connections.take();
             if permit.is_none() && !self.multiplexed.borrow().is_empty() {
@@ -220,8 +285,19 @@ impl Pool {
                 self.cluster.stats.upstream_rq_pending_overflow.inc();
                 return Err(ConnectError::Overflow);
             }
-            let connected = connect(worker, &self.cluster, &self.host, &self.sharing, sni.clone(), permit).await?;
-            self.start_h2(connected).await?;
+            let made = match connect(worker, &self.cluster, &self.host, &self.sharing, sni.clone(), permit).await {
+                Ok(c) if self.cluster.http.protocol == UpstreamProtocol::Alpn && self.negotiated_h1(&c.upstream) => {
+                    let conn = self.began_h1(c, OpenGuard::new(self));
+                    self.idle.borrow_mut().push((conn, Instant::now()));
+                    return Ok(None);
+                }
+                Ok(c) => self.start_h2(c).await,
+                Err(e) => Err(e),
+            };
+            if let Err(error) = made {
+                self.failed.replace(Some((self.attempt.get(), error.clone())));
+                return Err(error);
+            }
         }
     }
 
@@ -310,6 +386,50 @@ impl Pool {
     pub fn close_idle(&self) {
         self.idle.borrow_mut().clear();
         self.multiplexed.borrow_mut().iter().for_each(|c| c.retire());
+    }
+}
+
+impl OpenGuard {
+    fn new(pool: &Pool) -> OpenGuard {
+        pool.open.set(pool.open.get() + 1);
+        OpenGuard(pool.open.clone(), pool.changed.clone())
+    }
+}
+
+#[allow(clippy::large_enum_variant, reason = "handed on once, at the beginning of an exchange")]
+/// A place in a pool that lets the host choose the protocol.
+pub enum Place {
+    /// An HTTP/1.1 connection.
+    H1(H1Conn),
+    /// A stream's place on an HTTP/2 connection.
+    H2(H2Lease),
+}
+
+fn wrong_protocol() -> ConnectError {
+    ConnectError::Failed("the host chose another protocol".into())
+}
+
+/// A request that waits for a connection; counted until it has one or gives up.
+struct Pending {
+    cluster: Arc<Cluster>,
+    until: Instant,
+    _permit: Permit,
+}
+
+impl Pending {
+    fn new(cluster: &Arc<Cluster>) -> Result<Pending, ConnectError> {
+        let Some(permit) = cluster.limits.pending.take() else {
+            cluster.stats.upstream_rq_pending_overflow.inc();
+            return Err(ConnectError::Overflow);
+        };
+        cluster.stats.upstream_rq_pending_active.inc();
+        Ok(Pending { cluster: cluster.clone(), until: Instant::now() + PENDING_LIMIT, _permit: permit })
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.cluster.stats.upstream_rq_pending_active.dec();
     }
 }
 

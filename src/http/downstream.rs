@@ -74,6 +74,8 @@ pub struct H1Server {
     pub proper_case: bool,
     /// How the current response's body goes out.
     framing: Framing,
+    /// Whether the current response has no body, whatever the host sends: its bytes would be taken for the next response.
+    bodiless: bool,
     /// How much may wait to be written before the sender is held back.
     pub buffer_limit: usize,
     /// Bytes that were ever read.
@@ -115,6 +117,7 @@ impl H1Server {
             enable_trailers: false,
             proper_case: false,
             framing: Framing::None,
+            bodiless: false,
             buffer_limit,
             filled: read_before,
             alarm: Alarm::default(),
@@ -201,6 +204,9 @@ impl H1Server {
         {
             self.close = true;
         }
+        self.bodiless = self.method == Method::HEAD
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || (head.status.is_informational() && !upgrade);
         let connection = if upgrade {
             Connection::Upgrade
         } else if self.close {
@@ -233,7 +239,7 @@ impl H1Server {
     }
 
     fn send_data(&mut self, data: Bytes) {
-        if data.is_empty() || self.method == Method::HEAD {
+        if data.is_empty() || self.bodiless {
             return;
         }
         if self.framing == Framing::Chunked {
@@ -246,7 +252,7 @@ impl H1Server {
     }
 
     fn finish(&mut self, trailers: Option<HeaderMap>) {
-        if self.framing == Framing::Chunked && self.method != Method::HEAD {
+        if self.framing == Framing::Chunked && !self.bodiless {
             match trailers.filter(|_| self.enable_trailers) {
                 Some(t) => {
                     let casing = self.casing();
@@ -373,6 +379,7 @@ pub fn poll_h2_flush(
         if room == 0 {
             room = match send.poll_capacity(cx) {
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(0))) => continue,
                 Poll::Ready(Some(Ok(n))) => n,
                 Poll::Ready(Some(Err(e))) => return Poll::Ready(Err(crate::net::tunnel::to_io(e))),
                 Poll::Ready(None) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
@@ -415,6 +422,14 @@ impl Downstream<'_> {
     pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
         match self {
             Downstream::H1(c) => c.poll_lost(cx),
+            Downstream::H2(s) => s.poll_lost(cx),
+        }
+    }
+
+    /// Ready when the client has gone, without reading any of a request that is not wanted yet; HTTP/1 cannot tell.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        match self {
+            Downstream::H1(_) => Poll::Pending,
             Downstream::H2(s) => s.poll_lost(cx),
         }
     }
@@ -575,3 +590,7 @@ impl Downstream<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "downstream_tests.rs"]
+mod tests;

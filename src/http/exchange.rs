@@ -44,6 +44,8 @@ pub struct Timers {
     pub route: Option<Duration>,
     /// When `route` runs out, once the request has ended.
     pub route_at: Option<Instant>,
+    /// `per_try_timeout`, counted from the end of the request.
+    pub per_try: Option<Duration>,
     /// When the attempt runs out.
     pub per_try_at: Option<Instant>,
     /// `stream_idle_timeout`.
@@ -56,6 +58,8 @@ pub struct Timers {
     pub request_at: Option<Instant>,
     /// When the stream has to be over.
     pub duration_at: Option<Instant>,
+    /// `max_stream_duration` of the cluster.
+    pub upstream_duration: Option<Duration>,
     /// When the upstream stream has to be over.
     pub upstream_duration_at: Option<Instant>,
     /// What wakes the task.
@@ -99,6 +103,19 @@ impl Timers {
         if let (Some(d), None) = (self.route, self.route_at) {
             self.route_at = Some(now + d);
         }
+        if let (Some(d), None) = (self.per_try, self.per_try_at) {
+            self.per_try_at = Some(Instant::now() + d);
+        }
+    }
+
+    /// Another attempt: it has its own time. `complete` says that the request has been received in full.
+    pub fn begin_attempt(&mut self, complete: bool) {
+        if self.per_try.is_none() && self.upstream_duration.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        self.per_try_at = self.per_try.filter(|_| complete).map(|d| now + d);
+        self.upstream_duration_at = self.upstream_duration.map(|d| now + d);
     }
 }
 
@@ -111,6 +128,8 @@ pub struct Moved {
     pub response: u64,
     /// Whether the request has been sent in full.
     pub request_ended: bool,
+    /// Whether the request had trailers, which are gone once they have been sent.
+    pub request_trailers: bool,
     /// The response's trailers, to be shown in logs.
     pub trailers: Option<HeaderMap>,
 }
@@ -127,7 +146,12 @@ fn poll_request(
         match up.poll_room(cx) {
             Poll::Ready(Ok(())) => {}
             // A host that stops reading may have answered already; its answer is read elsewhere.
-            Poll::Ready(Err(_)) | Poll::Pending => break,
+            Poll::Ready(Err(_)) => break,
+            // Nobody reads the client meanwhile: a reset has to be asked for.
+            Poll::Pending => match down.poll_reset(cx) {
+                Poll::Ready(lost) => return Poll::Ready(Stop::Downstream(lost)),
+                Poll::Pending => break,
+            },
         }
         match down.poll_request(cx) {
             Poll::Ready(Ok(Piece::Data(data))) => {
@@ -137,6 +161,7 @@ fn poll_request(
             }
             Poll::Ready(Ok(Piece::End(trailers))) => {
                 moved.request_ended = true;
+                moved.request_trailers = trailers.is_some();
                 timers.request_ended();
                 timers.touch();
                 up.finish(trailers);
@@ -243,9 +268,8 @@ pub async fn guard<F: Future>(down: &mut Downstream<'_>, timers: &mut Timers, fu
         if let Poll::Ready(out) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(out));
         }
-        if down.request_ended()
-            && let Poll::Ready(lost) = down.poll_lost(cx)
-        {
+        // Whether its request is complete or not: what comes in of a body meanwhile waits where it is looked for.
+        if let Poll::Ready(lost) = down.poll_lost(cx) {
             return Poll::Ready(Err(Stop::Downstream(lost)));
         }
         timers.poll(cx).map(|t| Err(Stop::Timeout(t)))

@@ -75,6 +75,8 @@ pub enum Failure {
     Connect(ConnectError),
     /// There was one, and then it failed.
     Broken(Broken),
+    /// `per_try_timeout`
+    Timeout,
 }
 
 /// Whether a policy lets such a failure be tried again.
@@ -97,6 +99,8 @@ pub fn allows(on: RetryOn, failure: &Failure) -> bool {
                 || on.any(RetryOn::GATEWAY_ERROR)
                 || on.any(RetryOn::RESET)
         }
-        Failure::Broken(_) => on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET),
+        Failure::Broken(_) | Failure::Timeout => {
+            on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET)
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode};
 use waypost_filters::filter::LocalReply;
@@ -10,7 +10,7 @@ use waypost_filters::flags::Flag;
 use waypost_filters::head::{Protocol, ResponseHead};
 
 use super::downstream::Downstream;
-use super::exchange::{self, Moved, Stop, Timers};
+use super::exchange::{self, Moved, Stop, Timer, Timers};
 use super::failure::{Failure, allows, connect_reply, describe, reset_reply};
 use super::filters::Chain;
 use super::open::open;
@@ -22,7 +22,7 @@ use super::upstream::{Broken, Upstream};
 use super::wire;
 use crate::cluster::connect::{ConnectError, Sharing};
 use crate::cluster::{Cluster, Host};
-use crate::route::{ClusterPick, Forward, Route};
+use crate::route::{BackOff, ClusterPick, Forward, Route};
 use crate::tcp_proxy::{ActiveRequest, choose_host};
 
 /// Sends a request on.
@@ -53,7 +53,6 @@ pub async fn forward(
         return tunnel::terminate(active, down, timers, chain, &pick, &cluster).await;
     }
     let upgrading = active.http.request.upgrade.is_some() || active.http.request.is_connect();
-    let ended = down.request_ended() && !upgrading;
     let mut moved = Moved { request_ended: down.request_ended(), ..Moved::default() };
     if moved.request_ended {
         timers.request_ended();
@@ -66,7 +65,7 @@ pub async fn forward(
     };
     let attempts_max = 1 + to.retry.as_ref().map_or(0, |r| r.num_retries);
     let mut tried: Vec<u64> = Vec::new();
-    let mut permit = None;
+    let (mut permit, mut retry_permit) = (None, None);
     let attempt_header = route.virtual_host.include_request_attempt_count;
     loop {
         let avoid: &[u64] = if to.retry.as_ref().is_some_and(|r| r.previous_hosts) { &tried } else { &[] };
@@ -96,12 +95,20 @@ pub async fn forward(
             return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
         }
         let counted = ActiveRequest::new(&cluster, &host);
+        // An attempt before this one may have read the end of a request that had no body.
+        if down.request_ended() && !moved.request_ended {
+            moved.request_ended = true;
+            timers.request_ended();
+        }
+        let ended = moved.request_ended && !upgrading;
+        timers.begin_attempt(moved.request_ended);
         let opened = {
             let opening =
                 open(&worker, &cluster, &host, &sharing, &active.http.request, active.http.info.protocol, ended);
             exchange::guard(&mut down, &mut timers, opening).await
         };
         let failure = match opened {
+            Err(Stop::Timeout(Timer::PerTry)) => Failure::Timeout,
             Err(stop) => {
                 cluster.stats.upstream_rq_cancelled.inc();
                 drop(counted);
@@ -134,6 +141,12 @@ pub async fn forward(
                         }
                         Failure::Broken(broken)
                     }
+                    Err(Stop::Timeout(Timer::PerTry)) => {
+                        note_upstream_wire(active, &up);
+                        up.cancel();
+                        cluster.stats.upstream_rq_tx_reset.inc();
+                        Failure::Timeout
+                    }
                     Err(stop) => {
                         note_stop(&cluster, &stop);
                         note_upstream_wire(active, &up);
@@ -153,17 +166,42 @@ pub async fn forward(
         {
             active.http.info.upstream.transport_failure = Some(reason.clone());
         }
-        let retriable = to.retry.as_ref().is_some_and(|r| allows(r.on, &failure)) && moved.request == 0;
+        let retriable =
+            to.retry.as_ref().is_some_and(|r| allows(r.on, &failure)) && moved.request == 0 && !moved.request_trailers;
+        if matches!(failure, Failure::Timeout) {
+            cluster.stats.upstream_rq_per_try_timeout.inc();
+        }
+        let mut overflow = false;
         if retriable && active.http.info.upstream.attempts < attempts_max {
-            cluster.stats.upstream_rq_retry.inc();
-            continue;
+            // The place that an earlier attempt took is free again.
+            drop(retry_permit.take());
+            retry_permit = cluster.limits.retries.take();
+            if retry_permit.is_some() {
+                cluster.stats.upstream_rq_retry.inc();
+                cluster.stats.upstream_rq_retry_backoff_exponential.inc();
+                let pause = to.retry.as_ref().map_or(Duration::ZERO, |r| {
+                    back_off(r.back_off, active.http.info.upstream.attempts, worker.random())
+                });
+                timers.per_try_at = None;
+                match exchange::guard(&mut down, &mut timers, pingora_timeout::fast_timeout::fast_sleep(pause)).await {
+                    Ok(()) => continue,
+                    Err(stop) => {
+                        return active.stopped(&mut down, Some(chain), stop, Some(pick.response_headers)).await;
+                    }
+                }
+            }
+            overflow = true;
+            cluster.stats.upstream_rq_retry_overflow.inc();
+            active.http.info.flags.set(Flag::UpstreamOverflow);
         }
         let retried = active.http.info.upstream.attempts > 1;
-        if retriable {
+        if retriable && !overflow {
             cluster.stats.upstream_rq_retry_limit_exceeded.inc();
             active.http.info.flags.set(Flag::UpstreamRetryLimitExceeded);
         }
-        cluster.stats.response(503);
+        if !matches!(failure, Failure::Timeout) {
+            cluster.stats.response(503);
+        }
         if !moved.request_ended {
             // Envoy reads on while it connects: a request that has come in by now is complete.
             let (bytes, ended) = std::future::poll_fn(|cx| std::task::Poll::Ready(down.discard(cx))).await;
@@ -178,6 +216,10 @@ pub async fn forward(
                 let reply = connect_reply(&error, retried);
                 active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
             }
+            Failure::Timeout => {
+                let stop = Stop::Timeout(Timer::PerTry);
+                active.stopped(&mut down, Some(chain), stop, Some(pick.response_headers)).await;
+            }
             Failure::Broken(broken) => {
                 let (status, flag, reason) = describe(broken);
                 let reply = reset_reply(status, flag, reason, None, retried);
@@ -186,6 +228,13 @@ pub async fn forward(
         }
         return;
     }
+}
+
+/// How long to wait before another attempt: Envoy's fully jittered exponential back-off.
+fn back_off(bounds: BackOff, attempts: u32, random: u64) -> Duration {
+    let base = u64::try_from(bounds.base.as_millis()).unwrap_or(u64::MAX).max(1);
+    let range = base.saturating_mul((1u64 << attempts.clamp(1, 32)) - 1);
+    Duration::from_millis(random % range).min(bounds.max)
 }
 
 /// Header rules, rewrites and timeouts, before the first attempt.
@@ -227,8 +276,8 @@ fn prepare(
     timers.idle = limits.idle;
     timers.active_at = limits.idle.map(|_| Instant::now());
     timers.duration_at = limits.max_stream_duration.map(|d| start + d);
-    timers.upstream_duration_at = cluster.http.max_stream_duration.map(|d| Instant::now() + d);
-    timers.per_try_at = limits.per_try.map(|d| Instant::now() + d);
+    timers.upstream_duration = cluster.http.max_stream_duration;
+    timers.per_try = limits.per_try;
     route.finalize_request(&mut active.http, pick, !suppress);
     if let Some(decorator) = route.decorator.as_ref().filter(|d| d.propagate && !suppress)
         && hcm.tracing.is_some()
@@ -265,9 +314,9 @@ fn note_upstream_wire(active: &mut ActiveStream, up: &Upstream) {
 
 fn note_stop(cluster: &Cluster, stop: &Stop) {
     match stop {
-        Stop::Timeout(exchange::Timer::Route) => cluster.stats.upstream_rq_timeout.inc(),
-        Stop::Timeout(exchange::Timer::PerTry) => cluster.stats.upstream_rq_per_try_timeout.inc(),
-        Stop::Timeout(exchange::Timer::UpstreamDuration) => cluster.stats.upstream_rq_max_duration_reached.inc(),
+        Stop::Timeout(Timer::Route) => cluster.stats.upstream_rq_timeout.inc(),
+        Stop::Timeout(Timer::PerTry) => cluster.stats.upstream_rq_per_try_timeout.inc(),
+        Stop::Timeout(Timer::UpstreamDuration) => cluster.stats.upstream_rq_max_duration_reached.inc(),
         _ => {}
     }
     cluster.stats.upstream_rq_tx_reset.inc();
@@ -356,7 +405,8 @@ async fn respond(
             down.leave_alarm(std::mem::take(&mut timers.alarm));
             // A response that is complete before its request ends the request: dropping the stream says that nobody waits for the rest.
             active.http.info.timing.last_downstream_sent = Some(active.http.info.start.elapsed());
-            if active.http.info.details.as_deref() == Some("websocket_handshake_unsuccessful") {
+            if requested {
+                // What a host makes of a connection after an upgrade it has refused is its own affair: nobody else's request goes there.
                 up.cancel();
             } else {
                 up.done();
@@ -374,4 +424,18 @@ async fn respond(
 /// A response without a body.
 pub fn bare(status: StatusCode) -> ResponseHead {
     ResponseHead { status, headers: http::HeaderMap::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_within_their_bounds() {
+        let bounds = BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) };
+        for (attempts, most) in [(1, 24), (2, 74), (3, 174), (4, 250), (40, 250), (u32::MAX, 250)] {
+            let longest = (0..5000).map(|r| back_off(bounds, attempts, r * 7919)).max().unwrap_or_default();
+            assert_eq!(longest, Duration::from_millis(most), "{attempts}");
+        }
+    }
 }

@@ -269,6 +269,8 @@ enum Next {
     Request(Box<ParsedRequest>),
     Bad(H1Error),
     HeaderTimeout,
+    /// `stream_idle_timeout` in the middle of a head.
+    Idle,
     /// The client went away in the middle of a head.
     Cut,
     Over,
@@ -301,7 +303,8 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) -> Se
                 hcm.stats.downstream_cx_protocol_error.inc();
                 stream::refuse(connection, &mut server, error).await;
             }
-            Next::HeaderTimeout => stream::header_timeout(connection, &mut server).await,
+            Next::HeaderTimeout => stream::header_timeout(connection, &mut server, false).await,
+            Next::Idle => stream::header_timeout(connection, &mut server, true).await,
             Next::Cut => {
                 stream::cut_short(connection);
                 break;
@@ -352,15 +355,27 @@ async fn next_request(
                 Poll::Pending => break,
             }
         }
+        if server.read.is_empty() {
+            // A connection that waits for its next request holds no buffers: ten thousand of them are common.
+            server.read = BytesMut::new();
+            server.out.release();
+        }
         let headers_at = begun.zip(timeouts.request_headers).map(|(at, d)| at + d);
         let idle_at = timeouts.connection_idle.filter(|_| begun.is_none()).map(|d| connection.last_active.get() + d);
+        // A request begins with its first byte, for Envoy's timers too: a head that does not go on is an idle stream.
+        let stalled_at = begun.zip(timeouts.stream_idle).map(|(at, d)| at + d);
         let age_at = connection.max_age_at();
-        let Some(at) = [headers_at, idle_at, age_at].into_iter().flatten().min() else { return Poll::Pending };
+        let Some(at) = [headers_at, stalled_at, idle_at, age_at].into_iter().flatten().min() else {
+            return Poll::Pending;
+        };
         if alarm.poll(cx, at).is_pending() {
             return Poll::Pending;
         }
         if Some(at) == headers_at {
             return Poll::Ready(Next::HeaderTimeout);
+        }
+        if Some(at) == stalled_at {
+            return Poll::Ready(Next::Idle);
         }
         if Some(at) == idle_at {
             connection.hcm.stats.downstream_cx_idle_timeout.inc();
@@ -395,17 +410,35 @@ async fn request_h1(connection: &Rc<HttpConnection>, server: &mut H1Server, pars
 /// Closes after a response: the client may still be sending, and a reset would destroy the response on its way. So the end is announced,
 /// and what comes in is thrown away for `delayed_close_timeout`.
 async fn linger(connection: &HttpConnection, server: &mut H1Server) {
-    if std::future::poll_fn(|cx| server.io.poll_drain(cx, &mut server.out)).await.is_err() {
-        return;
-    }
-    let Some(patience) = connection.hcm.timeouts.delayed_close else { return };
-    if std::future::poll_fn(|cx| server.io.poll_end(cx)).await.is_err() {
-        return;
-    }
-    let until = Instant::now() + patience;
+    let timeouts = &connection.hcm.timeouts;
+    // Without a `delayed_close_timeout` the end comes with the last byte; a client that does not take it is idle.
+    let Some(patience) = timeouts.delayed_close.or(timeouts.connection_idle) else { return };
+    let mut until = Instant::now() + patience;
+    let mut left = server.out.len();
+    let mut ended = false;
     let mut alarm = Alarm::default();
     std::future::poll_fn(|cx| {
-        loop {
+        // A client that reads, however slowly, gets all of it; one that does not is waited for once.
+        if !ended {
+            let end = match server.io.poll_drain(cx, &mut server.out) {
+                Poll::Ready(Ok(())) if timeouts.delayed_close.is_none() => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => server.io.poll_end(cx),
+                other => other,
+            };
+            match end {
+                Poll::Ready(Ok(())) => {
+                    ended = true;
+                    until = Instant::now() + patience;
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending if server.out.len() < left => {
+                    left = server.out.len();
+                    until = Instant::now() + patience;
+                }
+                Poll::Pending => {}
+            }
+        }
+        while server.out.is_empty() {
             server.read.clear();
             match server.io.poll_fill(cx, &mut server.read) {
                 Poll::Ready(Ok(n)) if n > 0 => {}

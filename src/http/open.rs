@@ -6,10 +6,14 @@ use std::sync::Arc;
 use waypost_filters::head::{Protocol, RequestHead};
 
 use super::failure::Failure;
-use super::upstream::{H1Client, H2Client, Upstream};
+use super::upstream::{Broken, H1Client, H2Client, Upstream};
 use crate::cluster::connect::{AutoSni, Sharing};
+use crate::cluster::pool::Place;
 use crate::cluster::{Cluster, Host, UpstreamProtocol};
 use crate::worker::Worker;
+
+/// How many connections that have ended unnoticed a request may meet. Each is met once; the number only ends the loop.
+const STALE_LIMIT: u32 = 3;
 
 /// Gets a connection and begins the exchange.
 pub async fn open(
@@ -27,25 +31,40 @@ pub async fn open(
         .then(|| std::str::from_utf8(head.authority_bytes()).ok())
         .flatten()
         .map(|authority| host_of(authority).into());
-    let h2 = match cluster.http.protocol {
+    let protocol = cluster.http.protocol;
+    let h2 = match protocol {
         UpstreamProtocol::Http1 => false,
         UpstreamProtocol::Http2 => true,
         UpstreamProtocol::Downstream => downstream == Some(Protocol::Http2),
-        // Both are offered; the pool of HTTP/2 falls back when the host chooses HTTP/1.
+        // Both are offered, and one pool holds what hosts choose.
         UpstreamProtocol::Alpn => true,
     };
-    let pool = worker.pool(cluster, host, sharing, h2);
-    if h2 {
-        let lease = pool.h2(worker, sni).await.map_err(Failure::Connect)?;
-        let client = H2Client::begin(lease, head, end).await.map_err(Failure::Broken)?;
-        return Ok(Upstream::H2(Box::new(client)));
+    let pool = worker.pool(cluster, host, sharing, &sni, h2);
+    if !h2 {
+        let conn = match pool.take_idle() {
+            Some(conn) => conn,
+            // Boxed: making a connection takes far more state than using one.
+            None => Box::pin(pool.h1(worker, sni)).await.map_err(Failure::Connect)?,
+        };
+        return Ok(Upstream::H1(Box::new(H1Client::begin(conn, pool, head, end))));
     }
-    let conn = match pool.take_idle() {
-        Some(conn) => conn,
-        // Boxed: making a connection takes far more state than using one.
-        None => Box::pin(pool.h1(worker, sni)).await.map_err(Failure::Connect)?,
-    };
-    Ok(Upstream::H1(Box::new(H1Client::begin(conn, pool, head, end))))
+    let mut stale = 0;
+    loop {
+        let lease = if protocol == UpstreamProtocol::Alpn {
+            match Box::pin(pool.negotiated(worker, sni.clone())).await.map_err(Failure::Connect)? {
+                Place::H1(conn) => return Ok(Upstream::H1(Box::new(H1Client::begin(conn, pool, head, end)))),
+                Place::H2(lease) => lease,
+            }
+        } else {
+            pool.h2(worker, sni.clone()).await.map_err(Failure::Connect)?
+        };
+        match H2Client::begin(lease, head, end).await {
+            Ok(client) => return Ok(Upstream::H2(Box::new(client))),
+            // The connection had ended or said goodbye, and the pool did not know yet: nothing has been sent, and it knows now.
+            Err(Broken::Refused) if stale < STALE_LIMIT => stale += 1,
+            Err(broken) => return Err(Failure::Broken(broken)),
+        }
+    }
 }
 
 /// An authority without its port.

@@ -392,16 +392,27 @@ pub async fn refuse(connection: &Rc<HttpConnection>, server: &mut H1Server, erro
     active.reply(&mut Downstream::H1(server), None, bad_request(&error), None).await;
 }
 
-/// Answers a client that takes too long over a head.
-pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Server) {
-    connection.hcm.stats.downstream_rq_header_timeout.inc();
+/// Answers a client that takes too long over a head: `request_headers_timeout`, or `stream_idle_timeout` if `idle`.
+pub async fn header_timeout(connection: &Rc<HttpConnection>, server: &mut H1Server, idle: bool) {
+    let stats = &connection.hcm.stats;
+    if idle {
+        stats.downstream_rq_idle_timeout.inc()
+    } else {
+        stats.downstream_rq_header_timeout.inc()
+    }
     server.close = true;
     server.body = None;
     server.method = Method::GET;
     server.protocol = Protocol::Http11;
     let mut active = ActiveStream::new(connection, empty_head(), Some(Protocol::Http11), false);
-    let reply =
-        LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request_header_timeout").body("request header timeout").closing();
+    let reply = if idle {
+        LocalReply::new(StatusCode::REQUEST_TIMEOUT, "stream_idle_timeout")
+            .body("stream timeout")
+            .flag(Flag::StreamIdleTimeout)
+    } else {
+        LocalReply::new(StatusCode::REQUEST_TIMEOUT, "request_header_timeout").body("request header timeout")
+    };
+    let reply = reply.closing();
     active.reply(&mut Downstream::H1(server), None, reply, None).await;
 }
 

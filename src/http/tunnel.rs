@@ -13,7 +13,7 @@ use waypost_filters::metadata::Metadata;
 
 use super::downstream::Downstream;
 use super::exchange::{self, Timers};
-use super::failure::reset_reply;
+use super::failure::{connect_reply, reset_reply};
 use super::filters::Chain;
 use super::forward::bare;
 use super::stream::ActiveStream;
@@ -24,7 +24,7 @@ use crate::listener::{inspect, internal, internal_connection, serve};
 use crate::net::Io;
 use crate::net::pump::{End, Limits, Pumped, pump};
 use crate::route::ClusterPick;
-use crate::tcp_proxy::{ActiveRequest, choose_host};
+use crate::tcp_proxy::{ActiveRequest, abort, choose_host};
 
 /// Ends a CONNECT here: its bytes go to a host of the cluster as they are.
 pub async fn terminate(
@@ -51,7 +51,12 @@ pub async fn terminate(
     if let Address::Internal { listener, .. } = &host.info.address {
         return to_internal(active, down, chain, pick, cluster, &host, listener, sharing, counted).await;
     }
-    let connecting = connect(&worker, cluster, &host, &sharing, None, cluster.limits.connections.take());
+    let Some(permit) = cluster.limits.connections.take() else {
+        cluster.stats.upstream_cx_overflow.inc();
+        let reply = connect_reply(&ConnectError::Overflow, false);
+        return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
+    };
+    let connecting = connect(&worker, cluster, &host, &sharing, None, Some(permit));
     let connected = match exchange::guard(&mut down, &mut timers, connecting).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
@@ -253,11 +258,6 @@ fn ended(active: &mut ActiveStream, pumped: Pumped, down: &mut Io, up: &mut Io) 
         wire.received += received;
         wire.sent += sent;
     }
-    let reset = |io: &mut Io| {
-        if let Io::Tunnel(t) = io {
-            t.reset(h2::Reason::CANCEL);
-        }
-    };
     match pumped.end {
         // The end of an HTTP/1 client's direction is the end of its connection, as Envoy has it.
         End::Clean if pumped.downstream_first && !matches!(down, Io::Tunnel(_)) => {
@@ -278,11 +278,11 @@ fn ended(active: &mut ActiveStream, pumped: Pumped, down: &mut Io, up: &mut Io) 
             info.flags.set(flag);
             info.details = Some(Cow::Borrowed(details));
             active.client_reset = true;
-            reset(up);
+            abort(up);
         }
         End::Upstream(_) => {
             info.flags.set(Flag::UpstreamConnectionTermination);
-            reset(down);
+            abort(down);
         }
         End::Idle => info.flags.set(Flag::StreamIdleTimeout),
         End::Expired => info.flags.set(Flag::DurationTimeout),

@@ -27,7 +27,7 @@ pub fn listen(worker: &Rc<Worker>, listener: Arc<Listener>, socket: std::net::Tc
     };
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        loop {
+        while !worker.stopped.get() {
             let stream = tokio::select! {
                 biased;
                 () = worker.stop_listening.notified() => return,
@@ -58,7 +58,7 @@ pub fn listen_unix(worker: &Rc<Worker>, listener: Arc<Listener>, socket: std::os
     };
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        loop {
+        while !worker.stopped.get() {
             let stream = tokio::select! {
                 biased;
                 () = worker.stop_listening.notified() => return,
@@ -92,7 +92,8 @@ fn balance(worker: &Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream) -> 
     match stream.into_std() {
         Ok(std) => {
             // The worker is gone only when the process ends.
-            let _ = least.sender.send(Command::Serve(Handover::Tcp(listener.clone(), std)));
+            let load = LoadGuard::new(&least.load);
+            let _ = least.sender.send(Command::Serve(Handover::Tcp(listener.clone(), std, load)));
             None
         }
         Err(e) => {

@@ -19,7 +19,7 @@ use super::serve::{choose, refuse, serve};
 use super::{Handover, Listener, StreamHandover, Terminal, inspect, internal_connection};
 use crate::cluster::connect::{ConnectError, Guard};
 use crate::net::Io;
-use crate::worker::{Command, LoadGuard, Worker};
+use crate::worker::{Command, LoadGuard, Worker, WorkerHandle};
 
 /// `bootstrap.internal_listener.buffer_size_kb` in istiod's bootstrap; the buffer of each direction of a pipe.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -42,15 +42,17 @@ pub async fn accept(
 ) {
     if let Some(to) = less_busy(worker) {
         let (done, ended) = tokio::sync::oneshot::channel();
-        let stream = Handover::Stream(Box::new(StreamHandover { listener, io, filter_state, metadata, done }));
-        let worker = worker.shared.workers.get().and_then(|w| w.get(to));
-        if worker.is_some_and(|w| w.sender.send(Command::Serve(stream)).is_ok()) {
+        // Counted there at once, or a burst of streams would all go to the same worker.
+        let load = LoadGuard::new(&to.load);
+        let stream = Handover::Stream(Box::new(StreamHandover { listener, io, filter_state, metadata, done, load }));
+        if to.sender.send(Command::Serve(stream)).is_ok() {
             // It is dropped, not sent, when the stream has ended.
             let _ = ended.await;
         }
         return;
     }
-    run(worker, listener, io, filter_state, metadata).await;
+    let load = LoadGuard::new(&worker.load);
+    run(worker, listener, io, filter_state, metadata, load).await;
 }
 
 /// Serves it here. Boxed, since an internal listener may lead to another one.
@@ -60,8 +62,8 @@ pub fn run<'a>(
     io: Io,
     filter_state: FilterState,
     metadata: Metadata,
+    load: LoadGuard,
 ) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
-    let load = LoadGuard::new(&worker.load);
     Box::pin(async move {
         let _load = load;
         let connection = internal_connection(&listener, filter_state, metadata);
@@ -70,14 +72,14 @@ pub fn run<'a>(
 }
 
 /// Another worker that has clearly less to do.
-fn less_busy(worker: &Worker) -> Option<usize> {
+fn less_busy(worker: &Worker) -> Option<&WorkerHandle> {
     let workers = worker.shared.workers.get()?;
     if workers.len() < 2 {
         return None;
     }
     let own = worker.load.load(Relaxed);
     let (index, least) = workers.iter().map(|w| w.load.load(Relaxed)).enumerate().min_by_key(|(_, load)| *load)?;
-    (index != worker.index && least + HANDOVER_MARGIN <= own).then_some(index)
+    workers.get(index).filter(|_| index != worker.index && least + HANDOVER_MARGIN <= own)
 }
 
 /// Connects to an internal listener.
@@ -124,6 +126,9 @@ pub async fn connect(
     let worker = worker.clone();
     // The connection is built again there: what was learnt here was needed only to choose the way.
     let (filter_state, metadata) = (connection.filter_state, connection.metadata);
-    tokio::task::spawn_local(async move { run(&worker, listener, Io::Pipe(far), filter_state, metadata).await });
+    let load = LoadGuard::new(&worker.load);
+    tokio::task::spawn_local(async move {
+        run(&worker, listener, Io::Pipe(far), filter_state, metadata, load).await;
+    });
     Ok((Io::Pipe(near), None))
 }

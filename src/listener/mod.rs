@@ -28,7 +28,7 @@ use crate::net::socket::ListenOptions;
 use crate::observe::stats::{Counter, Gauge, Histogram, Store};
 use crate::tcp_proxy::TcpProxy;
 use crate::tls::{ServerTls, TlsStats};
-use crate::worker::Worker;
+use crate::worker::{LoadGuard, Worker};
 
 /// All listeners of the process.
 #[derive(Default)]
@@ -148,7 +148,8 @@ impl ListenerStats {
 /// A connection or stream on its way to another worker.
 pub enum Handover {
     /// A TCP connection that an exactly balanced listener accepted.
-    Tcp(Arc<Listener>, std::net::TcpStream),
+    /// It counts as the other worker's from the moment it is sent: a burst would all go to the same one otherwise.
+    Tcp(Arc<Listener>, std::net::TcpStream, LoadGuard),
     /// A CONNECT stream for an internal listener.
     Stream(Box<StreamHandover>),
 }
@@ -165,21 +166,23 @@ pub struct StreamHandover {
     pub metadata: Metadata,
     /// Dropped when the stream has ended.
     pub done: tokio::sync::oneshot::Sender<()>,
+    /// Counts it on the worker that it goes to.
+    pub load: LoadGuard,
 }
 
 impl Handover {
     /// Serves it here.
     pub fn serve(self, worker: &Rc<Worker>) {
         match self {
-            Handover::Tcp(listener, stream) => match tokio::net::TcpStream::from_std(stream) {
+            Handover::Tcp(listener, stream, _load) => match tokio::net::TcpStream::from_std(stream) {
                 Ok(stream) => accept::accepted(worker, listener, stream),
                 Err(e) => tracing::warn!("a connection could not be taken over: {e}"),
             },
             Handover::Stream(stream) => {
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
-                    let StreamHandover { listener, io, filter_state, metadata, done } = *stream;
-                    internal::run(&worker, listener, io, filter_state, metadata).await;
+                    let StreamHandover { listener, io, filter_state, metadata, done, load } = *stream;
+                    internal::run(&worker, listener, io, filter_state, metadata, load).await;
                     drop(done);
                 });
             }

@@ -89,7 +89,6 @@ impl Io {
             }
             return Poll::Ready(Ok(()));
         }
-        let mut wrote = false;
         while !queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); 16];
             let count = queue.slices(&mut slices);
@@ -102,10 +101,10 @@ impl Io {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             queue.advance(n);
-            wrote = true;
         }
-        if wrote || matches!(self, Io::TlsServer(_) | Io::TlsClient(_)) {
-            return Pin::new(self).poll_flush(cx);
+        if queue.unflushed() {
+            ready!(Pin::new(self).poll_flush(cx))?;
+            queue.flushed();
         }
         Poll::Ready(Ok(()))
     }

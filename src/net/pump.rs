@@ -66,7 +66,7 @@ enum Fault {
 impl Half {
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut Io, to: &mut Io) -> Poll<Result<(), Fault>> {
         loop {
-            if !self.queue.is_empty() {
+            if !self.queue.is_done() {
                 match to.poll_drain(cx, &mut self.queue) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(Fault::Write(e))),
@@ -92,6 +92,8 @@ impl Half {
                     self.moved += chunk.len() as u64;
                     self.queue.push(chunk);
                 }
+                // TLS that ends without its goodbye: many clients do, and for Envoy that is an end like any other.
+                Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => self.read_ended = true,
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(Fault::Read(e))),
                 Poll::Pending => {
                     // An idle connection holds no buffer: ten thousand of them are common.
@@ -100,6 +102,15 @@ impl Half {
                 }
             }
         }
+    }
+}
+
+/// Whether the peer has reset a stream that we can still send on; the task is woken when it does.
+fn gone(io: &mut Io, cx: &mut Context<'_>) -> bool {
+    match io {
+        Io::Tunnel(t) => t.poll_gone(cx).is_ready(),
+        Io::Replay(r) => gone(&mut r.1, cx),
+        _ => false,
     }
 }
 
@@ -125,6 +136,13 @@ pub async fn pump(down: &mut Io, up: &mut Io, early: Bytes, limits: Limits) -> P
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Clean),
             _ => {}
         }
+        // A tunnel that is not being read, since it has ended its direction or the other side takes nothing, may be reset all the same.
+        if gone(down, cx) {
+            return Poll::Ready(End::Downstream(io::ErrorKind::ConnectionReset.into()));
+        }
+        if gone(up, cx) {
+            return Poll::Ready(End::Upstream(io::ErrorKind::ConnectionReset.into()));
+        }
         let moved = to_up.moved + to_down.moved;
         if moved != last_moved {
             last_moved = moved;
@@ -136,4 +154,67 @@ pub async fn pump(down: &mut Io, up: &mut Io, early: Bytes, limits: Limits) -> P
     })
     .await;
     Pumped { received: to_up.moved, sent: to_down.moved, end, downstream_first }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    /// A CONNECT stream in memory: what we hold of it, and the client's two halves. The connections run as tasks of the current set.
+    async fn tunnel() -> (Io, h2::SendStream<Bytes>, h2::RecvStream) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (client, server) = tokio::join!(h2::client::handshake(near), h2::server::handshake(far));
+        let (mut sender, connection) = client.unwrap();
+        let mut server = server.unwrap();
+        tokio::task::spawn_local(connection);
+        let request = http::Request::connect("a:1").body(()).unwrap();
+        let (response, send) = sender.send_request(request, false).unwrap();
+        let (request, mut respond) = server.accept().await.unwrap().unwrap();
+        let ours = respond.send_response(http::Response::new(()), false).unwrap();
+        tokio::task::spawn_local(async move { while server.accept().await.is_some() {} });
+        let recv = response.await.unwrap().into_body();
+        // The client's handle is leaked: dropping it would end the connection with its last stream.
+        std::mem::forget(sender);
+        (Io::Tunnel(crate::net::Tunnel::new(ours, request.into_body())), send, recv)
+    }
+
+    #[tokio::test]
+    async fn a_reset_after_the_end_of_a_direction_ends_the_pair() {
+        let set = tokio::task::LocalSet::new();
+        let ended = set.run_until(async {
+            let (mut down, mut send, recv) = tunnel().await;
+            let (near, far) = tokio::io::duplex(1024);
+            let mut up = Io::Pipe(near);
+            tokio::task::spawn_local(async move {
+                send.send_data(Bytes::from_static(b"x"), true).unwrap();
+                // The end has to arrive before the reset does.
+                let mut far = far;
+                let mut all = Vec::new();
+                tokio::io::AsyncReadExt::read_to_end(&mut far, &mut all).await.unwrap();
+                assert_eq!(all, b"x");
+                send.send_reset(h2::Reason::CANCEL);
+                drop(recv);
+                // The host stays silent and open.
+                std::future::pending::<()>().await;
+                drop(far);
+            });
+            pump(&mut down, &mut up, Bytes::new(), Limits::default()).await
+        });
+        let pumped = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the pair outlived its client");
+        assert!(matches!(pumped.end, End::Downstream(_)), "{:?}", pumped.end);
+        assert_eq!(pumped.received, 1);
+    }
+
+    #[test]
+    fn what_a_stream_holds_back_is_flushed_before_more_is_read() {
+        let mut half = Half::default();
+        half.queue.push(Bytes::from_static(b"x"));
+        half.queue.advance(1);
+        assert!(half.queue.is_empty() && !half.queue.is_done(), "written is not yet sent");
+        let (near, _far) = tokio::io::duplex(16);
+        let (mut to, mut from) = (Io::Pipe(near), Io::Pipe(tokio::io::duplex(16).0));
+        let _ = half.poll(&mut Context::from_waker(Waker::noop()), &mut from, &mut to);
+        assert!(half.queue.is_done());
+    }
 }

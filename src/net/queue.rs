@@ -15,6 +15,8 @@ pub struct WriteQueue {
     tail: BytesMut,
     queued: usize,
     written: u64,
+    /// Whether the stream beneath has taken data that it may still hold (TLS does).
+    unflushed: bool,
 }
 
 impl WriteQueue {
@@ -49,6 +51,28 @@ impl WriteQueue {
         self.len() == 0
     }
 
+    /// Whether there is nothing left to do: all is written, and the stream beneath holds nothing back.
+    pub fn is_done(&self) -> bool {
+        self.is_empty() && !self.unflushed
+    }
+
+    /// Whether a flush is due.
+    pub fn unflushed(&self) -> bool {
+        self.unflushed
+    }
+
+    /// The stream has been flushed.
+    pub fn flushed(&mut self) {
+        self.unflushed = false;
+    }
+
+    /// Gives back memory that is kept for the next message.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            (self.chunks, self.tail) = (VecDeque::new(), BytesMut::new());
+        }
+    }
+
     /// Takes the next piece as it is, for a sink that takes ownership (an HTTP/2 stream).
     pub fn pop(&mut self) -> Option<Bytes> {
         if self.chunks.is_empty() {
@@ -81,6 +105,7 @@ impl WriteQueue {
     /// Drops what has been written.
     pub fn advance(&mut self, mut n: usize) {
         self.written += n as u64;
+        self.unflushed = true;
         while n > 0 {
             match self.chunks.front_mut() {
                 Some(c) if c.len() > n => {

@@ -31,8 +31,10 @@ struct Names {
 }
 
 /// The cells of all threads. A cell is a number; every thread that writes has its own memory for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cells {
+    /// A number that no other store of the process has: what threads keep outlives a store, and another may get its address.
+    id: u64,
     next: Mutex<u32>,
     /// One list of chunks for each thread that ever counted; a chunk is made when it is first written to.
     threads: Mutex<Vec<Shard>>,
@@ -42,14 +44,21 @@ type Shard = Arc<Mutex<Vec<Option<Chunk>>>>;
 
 thread_local! {
     /// This thread's chunks, by store (tests have several stores) and chunk number.
-    static LOCAL: RefCell<HashMap<usize, Local>> = RefCell::new(HashMap::new());
+    static LOCAL: RefCell<HashMap<u64, Local>> = RefCell::new(HashMap::new());
     /// The same for the store used last, so that the hot path has no map look-up.
-    static LAST: RefCell<(usize, Vec<Option<Chunk>>)> = const { RefCell::new((0, Vec::new())) };
+    static LAST: RefCell<(u64, Vec<Option<Chunk>>)> = const { RefCell::new((0, Vec::new())) };
 }
 
 #[derive(Clone)]
 struct Local {
     shard: Shard,
+}
+
+impl Default for Cells {
+    fn default() -> Cells {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Cells { id: NEXT.fetch_add(1, Relaxed), next: Mutex::default(), threads: Mutex::default() }
+    }
 }
 
 impl Cells {
@@ -63,7 +72,7 @@ impl Cells {
     /// Adds to this thread's memory of a cell.
     fn add(self: &Arc<Self>, cell: u32, n: u64) {
         let (chunk, at) = (cell as usize / CHUNK, cell as usize % CHUNK);
-        let store = Arc::as_ptr(self) as usize;
+        let store = self.id;
         LAST.with_borrow_mut(|(last, chunks)| {
             if *last == store
                 && let Some(Some(c)) = chunks.get(chunk)
@@ -80,11 +89,11 @@ impl Cells {
     #[cold]
     fn add_slow(
         self: &Arc<Self>,
-        store: usize,
+        store: u64,
         chunk: usize,
         at: usize,
         n: u64,
-        last: &mut usize,
+        last: &mut u64,
         chunks: &mut Vec<Option<Chunk>>,
     ) {
         let local = LOCAL.with_borrow_mut(|map| {

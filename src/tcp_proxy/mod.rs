@@ -73,6 +73,9 @@ pub struct TcpStats {
     pub upstream_flush_active: Gauge,
 }
 
+/// How many connections that have ended unnoticed a tunnel may meet. Each is met once; the number only ends the loop.
+const STALE_LIMIT: u32 = 3;
+
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
 
 /// What is known of a proxied connection; counted and logged when it is dropped.
@@ -211,8 +214,8 @@ pub async fn serve(
     Served { protocol: None, received: pumped.received, sent: pumped.sent }
 }
 
-/// Ends a stream the hard way: RST_STREAM or a TCP reset.
-fn abort(io: &mut Io) {
+/// Ends a stream the hard way: RST_STREAM or a TCP reset. An end would tell the peer that it has got everything.
+pub fn abort(io: &mut Io) {
     match io {
         Io::Tunnel(t) => t.reset(h2::Reason::CANCEL),
         other => {
@@ -235,6 +238,8 @@ async fn gone(io: &mut Io) {
             }
         },
         Io::Tunnel(t) => t.gone().await,
+        Io::Replay(r) => Box::pin(gone(&mut r.1)).await,
+        Io::TlsServer(tls) => Box::pin(gone(tls.get_mut().0)).await,
         _ => std::future::pending().await,
     }
 }
@@ -373,24 +378,39 @@ async fn open_tunnel(
     if cluster.http.protocol == UpstreamProtocol::Http1 {
         return open_h1_tunnel(worker, tunneling, cluster, host, sharing, session, authority).await;
     }
-    let lease = worker.pool(cluster, host, sharing, true).h2(worker, None).await?;
-    let upstream = lease.conn.upstream.clone();
-    session.info.upstream.local = Some(upstream.local.clone());
-    session.info.upstream.tls = upstream.tls.clone();
-    session.info.upstream.protocol = Some(Protocol::Http2);
-    session.info.upstream.connection_id = Some(upstream.id);
-    let request = tunnel_request(tunneling, authority, session)?;
-    upstream.requests.set(upstream.requests.get() + 1);
-    let timeout = Instant::now() + cluster.connect_timeout;
-    let opened = timeout_at(Some(timeout), async {
+    let pool = worker.pool(cluster, host, sharing, &None, true);
+    let mut stale = 0;
+    let (lease, timeout, response, send) = loop {
+        let lease = pool.h2(worker, None).await?;
+        let upstream = lease.conn.upstream.clone();
+        session.info.upstream.local = Some(upstream.local.clone());
+        session.info.upstream.tls = upstream.tls.clone();
+        session.info.upstream.protocol = Some(Protocol::Http2);
+        session.info.upstream.connection_id = Some(upstream.id);
+        let request = tunnel_request(tunneling, authority.clone(), session)?;
+        upstream.requests.set(upstream.requests.get() + 1);
+        let timeout = Instant::now() + cluster.connect_timeout;
         let mut sender = lease.conn.sender.clone();
-        std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
-        let (response, send) = sender.send_request(request, false)?;
-        Ok::<_, h2::Error>((response.await?, send))
-    })
-    .await;
-    let (response, send) = match opened {
-        Some(Ok(opened)) => opened,
+        let sent = timeout_at(Some(timeout), async {
+            std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
+            sender.send_request(request, false)
+        })
+        .await;
+        match sent {
+            Some(Ok((response, send))) => break (lease, timeout, response, send),
+            Some(Err(e)) => {
+                // The connection had ended or said goodbye unnoticed. Nothing was sent on it, so another one may be asked.
+                lease.conn.retire();
+                stale += 1;
+                if stale > STALE_LIMIT {
+                    return Err(ConnectError::Failed(e.to_string().into()));
+                }
+            }
+            None => return Err(ConnectError::Timeout),
+        }
+    };
+    let response = match timeout_at(Some(timeout), response).await {
+        Some(Ok(response)) => response,
         Some(Err(e)) => {
             // An error of the connection, not of the stream: it can carry no more.
             if !e.is_reset() {

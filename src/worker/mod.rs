@@ -14,7 +14,7 @@ use waypost_filters::address::Address;
 use waypost_filters::stream::HostInfo;
 
 use crate::cluster::balance::BalanceState;
-use crate::cluster::connect::Sharing;
+use crate::cluster::connect::{AutoSni, Sharing, sni_key};
 use crate::cluster::pool::{Pool, PoolKey};
 use crate::cluster::{Cluster, ClusterTable, Host, OriginalDst, balance};
 use crate::lifecycle::Drain;
@@ -78,6 +78,8 @@ pub struct Worker {
     random: Cell<u64>,
     /// Tells accept loops to end.
     pub stop_listening: tokio::sync::Notify,
+    /// Whether they have been told: one that is not waiting at the moment does not hear the call.
+    pub stopped: Cell<bool>,
 }
 
 impl Worker {
@@ -93,6 +95,7 @@ impl Worker {
             original: RefCell::default(),
             random: Cell::new(seed | 1),
             stop_listening: tokio::sync::Notify::new(),
+            stopped: Cell::new(false),
         })
     }
 
@@ -132,17 +135,28 @@ impl Worker {
     }
 
     /// The pool of connections to a host.
-    pub fn pool(&self, cluster: &Arc<Cluster>, host: &Arc<Host>, sharing: &Sharing, h2: bool) -> Rc<Pool> {
+    pub fn pool(
+        &self,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        sharing: &Sharing,
+        sni: &AutoSni,
+        h2: bool,
+    ) -> Rc<Pool> {
         // Only an internal listener sees what is shared, so only there it separates pools.
         let internal = matches!(host.info.address, Address::Internal { .. });
-        let key = PoolKey { host: host.id, sharing: if internal { sharing.key } else { 0 }, h2 };
+        let shared = internal.then_some(sharing);
+        let key = PoolKey { host: host.id, sharing: shared.map_or(0, |s| s.key), sni: sni_key(sni), h2 };
         let mut pools = self.pools.borrow_mut();
-        if let Some(pool) = pools.get(&key) {
+        let found = pools.get(&key);
+        if let Some(pool) = found.filter(|p| p.serves(shared, sni)) {
             return pool.clone();
         }
-        let pool =
-            Pool::new(cluster.clone(), host.clone(), if internal { sharing.clone() } else { Sharing::default() });
-        pools.insert(key, pool.clone());
+        let collides = found.is_some();
+        let pool = Pool::new(cluster.clone(), host.clone(), shared.cloned().unwrap_or_default(), sni.clone());
+        if !collides {
+            pools.insert(key, pool.clone());
+        }
         pool
     }
 
@@ -209,7 +223,10 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                 Some(Command::Listen(listener, socket)) => crate::listener::accept::listen(&worker, listener, socket),
                 Some(Command::ListenUnix(listener, socket)) => crate::listener::accept::listen_unix(&worker, listener, socket),
                 Some(Command::Serve(handover)) => handover.serve(&worker),
-                Some(Command::StopListening) => worker.stop_listening.notify_waiters(),
+                Some(Command::StopListening) => {
+                    worker.stopped.set(true);
+                    worker.stop_listening.notify_waiters();
+                }
                 Some(Command::Stop) | None => {
                     worker.close_idle();
                     return;

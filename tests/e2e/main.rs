@@ -21,6 +21,7 @@ mod original_dst;
 mod pools;
 mod routes;
 mod secrets;
+mod silence;
 mod streams;
 mod tunnels;
 mod upgrades;

@@ -53,17 +53,21 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
     let mut pings = options.keepalive.as_ref().and_then(|k| Some((k.interval?, k.timeout))).zip(h2.ping_pong());
     let mut ping_at = pings.as_ref().map(|((interval, _), _)| Instant::now() + *interval);
     let mut pong_by: Option<Instant> = None;
-    let mut said_goodbye = false;
+    let mut goodbye_at: Option<Instant> = None;
+    let mut attacked = false;
     let mut alarm = Alarm::default();
     loop {
-        if connection.closing.get() && !said_goodbye {
-            said_goodbye = true;
+        if connection.closing.get() && goodbye_at.is_none() {
+            goodbye_at = Some(Instant::now());
             h2.graceful_shutdown();
         }
-        let idle_at = (connection.active.get() == 0)
-            .then_some(hcm.timeouts.connection_idle)
-            .flatten()
-            .map(|d| connection.last_active.get() + d);
+        // After the goodbye the connection ends when the client has answered it; a client that does not is not waited for. A deadline that
+        // has passed must change something: this loop would not give the thread back otherwise.
+        let idle_at = match goodbye_at {
+            _ if connection.active.get() > 0 => None,
+            None => hcm.timeouts.connection_idle.map(|d| connection.last_active.get() + d),
+            Some(at) => Some(at.max(connection.last_active.get()) + hcm.timeouts.drain),
+        };
         let age_at = connection.max_age_at().filter(|_| !connection.closing.get());
         let deadline = [idle_at, age_at, ping_at, pong_by].into_iter().flatten().min();
         let pong = async {
@@ -114,7 +118,9 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                     hcm.stats.downstream_cx_protocol_error.inc();
                     break;
                 }
-                if connection.is_attacked() {
+                if !attacked && connection.is_attacked() {
+                    attacked = true;
+                    connection.closing.set(true);
                     h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
             }
@@ -142,8 +148,10 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                     hcm.stats.downstream_cx_max_duration_reached.inc();
                     connection.closing.set(true);
                 }
-                let idle = hcm.timeouts.connection_idle;
-                if connection.active.get() == 0 && idle.is_some_and(|d| connection.last_active.get() + d <= now) && !said_goodbye {
+                if connection.active.get() == 0 && idle_at.is_some_and(|at| now >= at) {
+                    if goodbye_at.is_some() {
+                        break;
+                    }
                     hcm.stats.downstream_cx_idle_timeout.inc();
                     connection.closing.set(true);
                 }

@@ -120,7 +120,6 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                 }
                 if !attacked && connection.is_attacked() {
                     attacked = true;
-                    connection.closing.set(true);
                     h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
             }

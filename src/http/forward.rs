@@ -230,12 +230,6 @@ fn prepare(
     timers.upstream_duration_at = cluster.http.max_stream_duration.map(|d| Instant::now() + d);
     timers.per_try_at = limits.per_try.map(|d| Instant::now() + d);
     route.finalize_request(&mut active.http, pick, !suppress);
-    if let Some(decorator) = route.decorator.as_ref().filter(|d| d.propagate && !suppress)
-        && hcm.tracing.is_some()
-        && let Ok(value) = HeaderValue::from_str(&decorator.operation)
-    {
-        active.http.request.headers.insert("x-envoy-decorator-operation", value);
-    }
 }
 
 fn note_upstream(active: &mut ActiveStream, up: &Upstream) {

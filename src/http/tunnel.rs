@@ -136,13 +136,7 @@ async fn to_internal(
     if !inspect::reads(&listener, &probe) && serve::choose(&listener, &probe).is_none() {
         listener.stats.downstream_cx_total.inc();
         serve::refuse(&listener, probe);
-        let reply = reset_reply(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionTermination,
-            "connection termination",
-            None,
-            false,
-        );
+        let reply = failed(&ConnectError::Failed("".into()));
         return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
     }
     let hop = Hop::new(cluster);

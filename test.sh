@@ -2,7 +2,7 @@
 # Every check of the house, from formatting to the comparison with the real Envoy; installs what it lacks, ends with one line for each.
 #
 #   ./test.sh              all of them (about half an hour on two cores from a fresh clone)
-#   ./test.sh fmt clippy   those named: fmt clippy unit build configs parity badinput h2spec
+#   ./test.sh fmt clippy   those named: fmt clippy unit build configs parity recorded badinput h2spec
 #                          memory spread concurrent bench soak
 #
 # With CI=true there are no colours and no progress bars, and a part that has to be left out fails the run, unless it says why it may.
@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE=1
 results=() failed=0 built=
 selected=("$@")
 for name in "$@"; do
-  case $name in fmt|clippy|unit|build|configs|parity|badinput|h2spec|memory|spread|concurrent|bench|soak) ;; *) die "no part named $name" ;; esac
+  case $name in fmt|clippy|unit|build|configs|parity|recorded|badinput|h2spec|memory|spread|concurrent|bench|soak) ;; *) die "no part named $name" ;; esac
 done
 
 wanted() { [ ${#selected[@]} -eq 0 ] || [[ " ${selected[*]} " == *" $1 "* ]]; }
@@ -63,7 +63,7 @@ part clippy 1800 cargo clippy --workspace --all-targets --locked -- -D warnings
 part unit 1800 cargo test --workspace --locked --no-fail-fast
 
 # What follows needs the binary, whether or not `build` was asked for.
-if [ ${#selected[@]} -eq 0 ] || [[ " ${selected[*]} " =~ " "(build|configs|parity|badinput|h2spec|memory|spread|concurrent|bench|soak)" " ]]; then
+if [ ${#selected[@]} -eq 0 ] || [[ " ${selected[*]} " =~ " "(build|configs|parity|recorded|badinput|h2spec|memory|spread|concurrent|bench|soak)" " ]]; then
   say "build: cargo build --release"
   from=$SECONDS
   if timeout --kill-after=10 1800 cargo build --release --locked --bin waypost; then
@@ -84,6 +84,12 @@ if [ -n "$built" ]; then
     left_out parity "tests/parity/run.py is not there"
   fi
 
+  recordings=${WAYPOST_SHARED:-$root/../shared}/fixtures/istio
+  if [ -d "$recordings" ]; then
+    part recorded 300 "$python" tests/recorded/run.py --bin "$waypost"
+  else
+    left_out recorded "what istiod pushed is not recorded in $recordings" allowed
+  fi
   part badinput 420 "$python" tests/badinput/run.py --bin "$waypost"
 
   if wanted h2spec && [ ! -x .cache/bin/h2spec ] && command -v go >/dev/null; then

@@ -134,6 +134,13 @@ pub struct Moved {
     pub trailers: Option<HeaderMap>,
 }
 
+impl Moved {
+    /// Whether the request can be sent again: nothing of its body is gone.
+    pub fn replayable(&self) -> bool {
+        self.request == 0 && !self.request_trailers
+    }
+}
+
 /// Moves the request's body on. Ready only when it stops.
 fn poll_request(
     cx: &mut Context<'_>,

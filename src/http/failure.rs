@@ -3,10 +3,11 @@
 use http::{HeaderValue, StatusCode};
 use waypost_filters::filter::LocalReply;
 use waypost_filters::flags::Flag;
+use waypost_filters::head::ResponseHead;
 
 use super::upstream::Broken;
 use crate::cluster::connect::ConnectError;
-use crate::route::RetryOn;
+use crate::route::{RetryOn, RetryPolicy};
 
 /// Envoy's words for how an upstream failed: status, flag, reason.
 pub fn describe(broken: Broken) -> (StatusCode, Flag, &'static str) {
@@ -103,4 +104,29 @@ pub fn allows(on: RetryOn, failure: &Failure) -> bool {
             on.any(RetryOn::FIVE_XX) || on.any(RetryOn::GATEWAY_ERROR) || on.any(RetryOn::RESET)
         }
     }
+}
+
+/// Whether a policy lets a response be tried again.
+pub fn allows_response(policy: &RetryPolicy, head: &ResponseHead) -> bool {
+    let (on, code) = (policy.on, head.status.as_u16());
+    if head.headers.contains_key("x-envoy-ratelimited") {
+        // Whoever limits the rate is not helped by another request.
+        return on.any(RetryOn::ENVOY_RATE_LIMITED);
+    }
+    (on.any(RetryOn::FIVE_XX) && head.status.is_server_error())
+        || (on.any(RetryOn::GATEWAY_ERROR) && matches!(code, 502..=504))
+        || (on.any(RetryOn::RETRIABLE_4XX) && code == 409)
+        || (on.any(RetryOn::STATUS_CODES) && policy.status_codes.contains(&code))
+        || (on.any(RetryOn::HEADERS) && policy.headers.iter().any(|h| h.matches_response(head)))
+        || head.headers.get("grpc-status").is_some_and(|status| {
+            // The codes of the gRPC protocol, in a response of headers alone.
+            on.any(match status.as_bytes() {
+                b"1" => RetryOn::GRPC_CANCELLED,
+                b"4" => RetryOn::GRPC_DEADLINE_EXCEEDED,
+                b"8" => RetryOn::GRPC_RESOURCE_EXHAUSTED,
+                b"13" => RetryOn::GRPC_INTERNAL,
+                b"14" => RetryOn::GRPC_UNAVAILABLE,
+                _ => return false,
+            })
+        })
 }

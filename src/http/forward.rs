@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{HeaderValue, StatusCode};
 use waypost_filters::filter::LocalReply;
@@ -11,9 +11,10 @@ use waypost_filters::head::{Protocol, ResponseHead};
 
 use super::downstream::Downstream;
 use super::exchange::{self, Moved, Stop, Timer, Timers};
-use super::failure::{Failure, allows, connect_reply, describe, reset_reply};
+use super::failure::{Failure, allows, allows_response, connect_reply, describe, reset_reply};
 use super::filters::Chain;
 use super::open::open;
+use super::retry::pause;
 use super::rules::response::set_upstream_service_time;
 use super::rules::timeouts::{Circumstances, RouteTimeouts, request_timeouts};
 use super::stream::{ActiveStream, X_ENVOY_ATTEMPT_COUNT};
@@ -22,7 +23,7 @@ use super::upstream::{Broken, Upstream};
 use super::wire;
 use crate::cluster::connect::{ConnectError, Sharing};
 use crate::cluster::{Cluster, Host};
-use crate::route::{BackOff, ClusterPick, Forward, Route};
+use crate::route::{ClusterPick, Forward, Route};
 use crate::tcp_proxy::{ActiveRequest, choose_host};
 
 /// Sends a request on.
@@ -66,6 +67,8 @@ pub async fn forward(
     let attempts_max = 1 + to.retry.as_ref().map_or(0, |r| r.num_retries);
     let mut tried: Vec<u64> = Vec::new();
     let (mut permit, mut retry_permit) = (None, None);
+    // What `x-envoy-is-timeout-retry` says of an attempt after the first.
+    let mut timed_out = false;
     let attempt_header = route.virtual_host.include_request_attempt_count;
     loop {
         let avoid: &[u64] = if to.retry.as_ref().is_some_and(|r| r.previous_hosts) { &tried } else { &[] };
@@ -83,6 +86,10 @@ pub async fn forward(
         if attempt_header {
             let count = HeaderValue::from(active.http.info.upstream.attempts);
             active.http.request.headers.insert(X_ENVOY_ATTEMPT_COUNT, count);
+        }
+        if route.virtual_host.include_is_timeout_retry_header && active.http.info.upstream.attempts > 1 {
+            let said = HeaderValue::from_static(if timed_out { "true" } else { "false" });
+            active.http.request.headers.insert("x-envoy-is-timeout-retry", said);
         }
         // Its place is kept over all attempts.
         if permit.is_none() {
@@ -127,6 +134,43 @@ pub async fn forward(
                     Ok(response) => {
                         let fail = response.head.status.is_server_error();
                         count_response(&cluster, &host, response.head.status, fail);
+                        let retry = to.retry.as_ref().filter(|r| {
+                            moved.request_ended
+                                && !upgrading
+                                && moved.replayable()
+                                && allows_response(r, &response.head)
+                        });
+                        if let Some(retry) = retry {
+                            if active.http.info.upstream.attempts >= attempts_max {
+                                cluster.stats.upstream_rq_retry_limit_exceeded.inc();
+                                active.http.info.flags.set(Flag::UpstreamRetryLimitExceeded);
+                            } else {
+                                match pause(active, &mut down, &mut timers, &cluster, retry, &mut retry_permit).await {
+                                    Ok(true) => {
+                                        note_upstream_wire(active, &up);
+                                        if response.end {
+                                            up.done();
+                                        } else {
+                                            up.cancel();
+                                        }
+                                        drop(counted);
+                                        tried.push(host.id);
+                                        timed_out = false;
+                                        continue;
+                                    }
+                                    Ok(false) => {}
+                                    Err(stop) => {
+                                        up.cancel();
+                                        drop(counted);
+                                        return active
+                                            .stopped(&mut down, Some(chain), stop, Some(pick.response_headers))
+                                            .await;
+                                    }
+                                }
+                            }
+                        } else if retry_permit.is_some() {
+                            cluster.stats.upstream_rq_retry_success.inc();
+                        }
                         return respond(active, down, timers, chain, &pick, &cluster, up, response, moved, counted)
                             .await;
                     }
@@ -161,38 +205,28 @@ pub async fn forward(
         host.counts.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         drop(counted);
         tried.push(host.id);
+        timed_out = matches!(failure, Failure::Timeout);
         if let Failure::Connect(ConnectError::Failed(reason)) = &failure
             && !reason.is_empty()
         {
             active.http.info.upstream.transport_failure = Some(reason.clone());
         }
-        let retriable =
-            to.retry.as_ref().is_some_and(|r| allows(r.on, &failure)) && moved.request == 0 && !moved.request_trailers;
+        let retriable = to.retry.as_ref().is_some_and(|r| allows(r.on, &failure)) && moved.replayable();
         if matches!(failure, Failure::Timeout) {
             cluster.stats.upstream_rq_per_try_timeout.inc();
         }
         let mut overflow = false;
-        if retriable && active.http.info.upstream.attempts < attempts_max {
-            // The place that an earlier attempt took is free again.
-            drop(retry_permit.take());
-            retry_permit = cluster.limits.retries.take();
-            if retry_permit.is_some() {
-                cluster.stats.upstream_rq_retry.inc();
-                cluster.stats.upstream_rq_retry_backoff_exponential.inc();
-                let pause = to.retry.as_ref().map_or(Duration::ZERO, |r| {
-                    back_off(r.back_off, active.http.info.upstream.attempts, worker.random())
-                });
-                timers.per_try_at = None;
-                match exchange::guard(&mut down, &mut timers, pingora_timeout::fast_timeout::fast_sleep(pause)).await {
-                    Ok(()) => continue,
-                    Err(stop) => {
-                        return active.stopped(&mut down, Some(chain), stop, Some(pick.response_headers)).await;
-                    }
+        if retriable
+            && active.http.info.upstream.attempts < attempts_max
+            && let Some(retry) = &to.retry
+        {
+            match pause(active, &mut down, &mut timers, &cluster, retry, &mut retry_permit).await {
+                Ok(true) => continue,
+                Ok(false) => overflow = true,
+                Err(stop) => {
+                    return active.stopped(&mut down, Some(chain), stop, Some(pick.response_headers)).await;
                 }
             }
-            overflow = true;
-            cluster.stats.upstream_rq_retry_overflow.inc();
-            active.http.info.flags.set(Flag::UpstreamOverflow);
         }
         let retried = active.http.info.upstream.attempts > 1;
         if retriable && !overflow {
@@ -228,13 +262,6 @@ pub async fn forward(
         }
         return;
     }
-}
-
-/// How long to wait before another attempt: Envoy's fully jittered exponential back-off.
-fn back_off(bounds: BackOff, attempts: u32, random: u64) -> Duration {
-    let base = u64::try_from(bounds.base.as_millis()).unwrap_or(u64::MAX).max(1);
-    let range = base.saturating_mul((1u64 << attempts.clamp(1, 32)) - 1);
-    Duration::from_millis(random % range).min(bounds.max)
 }
 
 /// Header rules, rewrites and timeouts, before the first attempt.
@@ -279,12 +306,6 @@ fn prepare(
     timers.upstream_duration = cluster.http.max_stream_duration;
     timers.per_try = limits.per_try;
     route.finalize_request(&mut active.http, pick, !suppress);
-    if let Some(decorator) = route.decorator.as_ref().filter(|d| d.propagate && !suppress)
-        && hcm.tracing.is_some()
-        && let Ok(value) = HeaderValue::from_str(&decorator.operation)
-    {
-        active.http.request.headers.insert("x-envoy-decorator-operation", value);
-    }
 }
 
 fn note_upstream(active: &mut ActiveStream, up: &Upstream) {
@@ -309,7 +330,12 @@ fn note_upstream_wire(active: &mut ActiveStream, up: &Upstream) {
         counted.headers_received = active.http.info.upstream_wire.headers_received;
         counted.received += counted.headers_received;
     }
-    active.http.info.upstream_wire = counted;
+    // All attempts count.
+    let total = &mut active.http.info.upstream_wire;
+    total.sent += counted.sent;
+    total.headers_sent += counted.headers_sent;
+    total.received += counted.received;
+    total.headers_received = counted.headers_received;
 }
 
 fn note_stop(cluster: &Cluster, stop: &Stop) {
@@ -424,18 +450,4 @@ async fn respond(
 /// A response without a body.
 pub fn bare(status: StatusCode) -> ResponseHead {
     ResponseHead { status, headers: http::HeaderMap::new() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_within_their_bounds() {
-        let bounds = BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) };
-        for (attempts, most) in [(1, 24), (2, 74), (3, 174), (4, 250), (40, 250), (u32::MAX, 250)] {
-            let longest = (0..5000).map(|r| back_off(bounds, attempts, r * 7919)).max().unwrap_or_default();
-            assert_eq!(longest, Duration::from_millis(most), "{attempts}");
-        }
-    }
 }

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use waypost_filters::connection::Direction;
 use waypost_filters::filter::{LocalReply, Step};
 use waypost_filters::flags::Flag;
 use waypost_filters::format::header_ops::HeaderOpsChain;
@@ -28,6 +29,9 @@ use crate::route::{Action, Route};
 
 /// `x-envoy-attempt-count`
 pub const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+/// `x-envoy-decorator-operation`
+const X_ENVOY_DECORATOR_OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
 
 /// A request whose head has been received.
 pub struct Received {
@@ -53,6 +57,8 @@ pub struct ActiveStream {
     pub client_reset: bool,
     /// `include_attempt_count_in_response` of the virtual host, once there is a cluster to try.
     pub attempt_in_response: bool,
+    /// What the response is to say as `x-envoy-decorator-operation`.
+    decorator: Option<HeaderValue>,
     /// Bytes of a tunnel that this stream became.
     pub tunnel: Option<Arc<crate::net::tunnel::ByteCount>>,
 }
@@ -78,6 +84,7 @@ impl ActiveStream {
             responded: false,
             client_reset: false,
             attempt_in_response: false,
+            decorator: None,
             tunnel: None,
         }
     }
@@ -114,6 +121,9 @@ impl ActiveStream {
         let now = self.http.info.start_time
             + self.http.info.timing.first_upstream_received.unwrap_or_else(|| self.http.info.start.elapsed());
         mutate_response(hcm, &mut self.http, now);
+        if let (Some(operation), Some(response)) = (self.decorator.take(), &mut self.http.response) {
+            response.headers.insert(X_ENVOY_DECORATOR_OPERATION, operation);
+        }
         if self.connection.ends() {
             down.close_after();
             if !down.is_h1() {
@@ -462,6 +472,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
     let random = connection.worker.random();
     let mut route = hcm.routes.find(&active.http, random).cloned();
     note_route(&mut active.http.info, route.as_ref());
+    active.decorate(route.as_deref());
     let Some(chain) = chain_of(&active.http, &hcm, route.as_deref()) else {
         if let Some(Action::Forward(_)) = route.as_ref().map(|r| &r.action)
             && let Some(pick) = route.as_ref().and_then(|r| r.pick_cluster(&active.http.request, random))
@@ -564,6 +575,24 @@ impl ActiveStream {
     ) {
         let text = String::from_utf8_lossy(&body).into_owned();
         self.reply(down, Some(chain), reply.body(text), Some(&route.response_headers)).await;
+    }
+
+    /// Tells the other side of a span what the route calls it: the host of an outbound listener, the client of any other one.
+    fn decorate(&mut self, route: Option<&Route>) {
+        if self.connection.hcm.tracing.is_none() {
+            return;
+        }
+        let operation = route.and_then(|r| r.decorator.as_ref()).and_then(|d| d.propagated.clone());
+        let headers = &mut self.http.request.headers;
+        if self.connection.info.direction == Direction::Outbound {
+            if let Some(operation) = operation {
+                headers.insert(X_ENVOY_DECORATOR_OPERATION, operation);
+            }
+        } else {
+            // Where the client has a name for it, that is the span's and nobody is told of ours.
+            let named = headers.remove(X_ENVOY_DECORATOR_OPERATION).is_some_and(|name| !name.is_empty());
+            self.decorator = operation.filter(|_| !named);
+        }
     }
 
     /// The status and headers of the response so far.

@@ -47,13 +47,13 @@ pub async fn serve(
             Refused::Timeout => stats.downstream_pre_cx_timeout.inc(),
             Refused::Error => stats.downstream_listener_filter_error.inc(),
         }
-        return;
+        return io.break_off();
     }
     stats.downstream_cx_total.inc();
     let Some(chain) = choose(listener, &connection) else {
         refuse(listener, connection);
         // A connection that no chain takes is closed with unread data in its socket, which makes the kernel send a reset, as Envoy's does.
-        return;
+        return io.break_off();
     };
     let _active = Active::new(listener, start);
     connection.filter_chain = chain.name.clone();
@@ -81,7 +81,7 @@ pub async fn serve(
     for filter in &chain.network {
         if let NetworkStep::Close(reason) = filter.on_new_connection(&mut connection) {
             log(listener, &Arc::new(connection), Served::default(), None, Some(reason.as_ref().into()));
-            return;
+            return io.break_off();
         }
     }
     let connection = Arc::new(connection);

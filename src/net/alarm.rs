@@ -14,6 +14,10 @@ const SHARED_TIMER_LIMIT: Duration = Duration::from_secs(60);
 
 type Sleeper = Pin<Box<dyn Future<Output = ()>>>;
 
+/// Shared timers tick every 10 ms, and one of less than a millisecond makes their crate compute a tick before the first. Short waits are for
+/// the runtime's wheel too, which is exact about them.
+const SHARED_TIMER_LEAST: Duration = Duration::from_millis(20);
+
 /// A timer with a deadline that may move at any time.
 #[derive(Default)]
 pub struct Alarm {
@@ -31,10 +35,11 @@ impl Alarm {
                     if left.is_zero() {
                         return Poll::Ready(());
                     }
-                    let sleeper: Sleeper = if left > SHARED_TIMER_LIMIT {
-                        Box::pin(tokio::time::sleep(left))
-                    } else {
+                    let shared = SHARED_TIMER_LEAST..=SHARED_TIMER_LIMIT;
+                    let sleeper: Sleeper = if shared.contains(&left) {
                         Box::pin(pingora_timeout::fast_timeout::fast_sleep(left))
+                    } else {
+                        Box::pin(tokio::time::sleep(left))
                     };
                     let (at, s) = slot.insert((deadline, sleeper));
                     (at, s)
@@ -84,6 +89,13 @@ mod tests {
         })
         .await;
         assert!(start.elapsed() >= Duration::from_millis(60));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_of_no_length_fires() {
+        for left in [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(900), Duration::from_millis(1)] {
+            Alarm::default().until(Instant::now() + left).await;
+        }
     }
 
     #[tokio::test]

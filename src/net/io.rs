@@ -38,6 +38,15 @@ impl Io {
         if prefix.is_empty() { self } else { Io::Replay(Box::new((prefix, self))) }
     }
 
+    /// Closes a connection that is not served. In a tunnel that is a connection that failed, as RFC 9113 (8.5) and Envoy have it.
+    pub fn break_off(self) {
+        match self {
+            Io::Tunnel(mut tunnel) => tunnel.reset(h2::Reason::CONNECT_ERROR),
+            Io::Replay(replay) => replay.1.break_off(),
+            _ => {}
+        }
+    }
+
     /// Reads into a buffer that grows as needed. Ready with 0 at the end of the stream.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         if let Io::Tunnel(t) = self {

@@ -283,7 +283,9 @@ impl Decorator {
         if operation.is_empty() {
             return Err(ConfigError::new(format!("{path}.operation"), "value length must be at least 1 characters"));
         }
-        Ok(Decorator { operation: operation.into(), propagate: propagate.is_none_or(|b| b.value) })
+        let propagated =
+            if propagate.is_none_or(|b| b.value) { http::HeaderValue::from_str(&operation).ok() } else { None };
+        Ok(Decorator { operation: operation.into(), propagated })
     }
 }
 

@@ -133,8 +133,8 @@ pub struct Route {
 pub struct Decorator {
     /// `operation`
     pub operation: Arc<str>,
-    /// `propagate`: whether it is sent on as `x-envoy-decorator-operation`.
-    pub propagate: bool,
+    /// `propagate`: what is sent as `x-envoy-decorator-operation`, if anything is.
+    pub propagated: Option<http::HeaderValue>,
 }
 
 /// `vhost.<virtual host>.route.<stat_prefix>.…`

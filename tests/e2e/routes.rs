@@ -1,6 +1,6 @@
 //! What routes do, seen from both ends.
 
-use crate::rig::{Backend, Config, cluster, hcm, ok};
+use crate::rig::{Backend, Config, Message, Wire, cluster, hcm, ok};
 
 #[tokio::test]
 async fn redirects_say_where_to() {
@@ -84,4 +84,20 @@ async fn a_backend_that_takes_too_long_is_504() {
     let proxy = config.cluster(cluster("a", &backend, "")).start().await;
     let reply = proxy.get("/").await;
     assert_eq!((reply.status(), reply.text().as_str()), (504, "upstream request timeout"));
+}
+
+/// The name of a span goes to the other side of it.
+#[tokio::test]
+async fn a_decorated_route_tells_its_operation_to_the_client_and_from_an_outbound_listener_to_the_host() {
+    let backend = Backend::http(|r| ok(r.header("x-envoy-decorator-operation"))).await;
+    let routes = "[{match: {prefix: /}, decorator: {operation: mine}, route: {cluster: a}}]";
+    let chain = format!("{{filters: [{}]}}", hcm(routes, "tracing: {}"));
+    let config = Config::new().chain("main", &chain, "").chain("out", &chain, "traffic_direction: OUTBOUND");
+    let proxy = config.cluster(cluster("a", &backend, "")).start().await;
+    let seen = |reply: Message| (reply.header("x-envoy-decorator-operation").to_owned(), reply.text());
+    assert_eq!(seen(proxy.get("/").await), ("mine".into(), String::new()));
+    assert_eq!(seen(Wire::connect(proxy.addr("out")).await.get("/").await), (String::new(), "mine".into()));
+    // A client that names the span itself is not told of another name.
+    let named = proxy.connect().await.request("/", "x-envoy-decorator-operation: theirs\r\n").await;
+    assert_eq!(seen(named), (String::new(), String::new()));
 }

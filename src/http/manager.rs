@@ -1,6 +1,7 @@
 //! A connection under the HTTP connection manager: which codec it speaks, and its streams one after another or side by side.
 
 use std::cell::{Cell, OnceCell};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::header;
+use tokio::sync::futures::Notified;
 use waypost_filters::connection::Connection;
 use waypost_filters::head::{Protocol, Scheme};
 use waypost_filters::stream::WireBytes;
@@ -284,9 +286,10 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) -> Se
     server.enable_trailers = hcm.http1.enable_trailers;
     server.proper_case = hcm.http1.casing == HeaderCasing::ProperCaseWords;
     let mut alarm = Alarm::default();
+    let mut leave = std::pin::pin!(connection.worker.close_idle_clients.notified());
     loop {
         server.begin_head();
-        let next = next_request(connection, &mut server, &limits, scheme, &mut alarm).await;
+        let next = next_request(connection, &mut server, &limits, scheme, &mut alarm, leave.as_mut()).await;
         if matches!(next, Next::Over) {
             break;
         }
@@ -329,6 +332,7 @@ async fn next_request(
     limits: &RequestLimits,
     scheme: Scheme,
     alarm: &mut Alarm,
+    mut leave: Pin<&mut Notified<'_>>,
 ) -> Next {
     let timeouts = &connection.hcm.timeouts;
     let mut begun: Option<Instant> = None;
@@ -359,6 +363,10 @@ async fn next_request(
             // A connection that waits for its next request holds no buffers: ten thousand of them are common.
             server.read = BytesMut::new();
             server.out.release();
+        }
+        // The process is about to end, and nobody is owed an answer here.
+        if begun.is_none() && leave.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Next::Over);
         }
         let headers_at = begun.zip(timeouts.request_headers).map(|(at, d)| at + d);
         let idle_at = timeouts.connection_idle.filter(|_| begun.is_none()).map(|d| connection.last_active.get() + d);

@@ -118,6 +118,10 @@ impl Control {
         self.stage.set(ServerState::Draining);
         self.shared.drain.begin();
         self.stop_listening();
+        for worker in self.shared.workers.get().into_iter().flatten() {
+            // A worker that is gone has no clients.
+            let _ = worker.sender.send(Command::CloseIdle);
+        }
         let gone = async {
             while self.connections() > 0 {
                 tokio::time::sleep(LOOK_INTERVAL).await;

@@ -59,6 +59,8 @@ pub enum Command {
     Serve(Handover),
     /// Close the listening sockets.
     StopListening,
+    /// Close connections of clients that wait for nothing.
+    CloseIdle,
     /// End the thread.
     Stop,
 }
@@ -78,6 +80,8 @@ pub struct Worker {
     random: Cell<u64>,
     /// Tells accept loops to end.
     pub stop_listening: tokio::sync::Notify,
+    /// Tells HTTP/1 connections that wait for a request to end.
+    pub close_idle_clients: tokio::sync::Notify,
     /// Whether they have been told: one that is not waiting at the moment does not hear the call.
     pub stopped: Cell<bool>,
 }
@@ -95,6 +99,7 @@ impl Worker {
             original: RefCell::default(),
             random: Cell::new(seed | 1),
             stop_listening: tokio::sync::Notify::new(),
+            close_idle_clients: tokio::sync::Notify::new(),
             stopped: Cell::new(false),
         })
     }
@@ -227,6 +232,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                     worker.stopped.set(true);
                     worker.stop_listening.notify_waiters();
                 }
+                Some(Command::CloseIdle) => worker.close_idle_clients.notify_waiters(),
                 Some(Command::Stop) | None => {
                     worker.close_idle();
                     return;

@@ -58,7 +58,7 @@ async fn sigterm_says_goaway_and_lets_streams_finish() {
 }
 
 #[tokio::test]
-async fn sigterm_ends_idle_connections_of_http2_at_once_and_of_http1_with_their_next_request() {
+async fn sigterm_ends_idle_connections_at_once() {
     let mut proxy = Config::to(&Backend::says("hello").await).args(&DRAIN).start().await;
     let (mut h1, mut h2) = (proxy.connect().await, H2::connect(proxy.main()).await);
     assert_eq!(h1.get("/").await.text(), "hello");
@@ -67,8 +67,6 @@ async fn sigterm_ends_idle_connections_of_http2_at_once_and_of_http1_with_their_
     proxy.signal("TERM");
 
     h2.ended().await.expect("GOAWAY without an error");
-    let reply = h1.get("/").await;
-    assert_eq!((reply.text().as_str(), reply.header("connection")), ("hello", "close"));
     assert!(h1.closed().await.is_empty());
     proxy.ended_well().await;
 }

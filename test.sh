@@ -116,7 +116,7 @@ if [ -n "$built" ]; then
   fi
   part concurrent 180 "$python" tests/hbone/concurrent.py --bin "$waypost"
 
-  part soak 300 "$python" tests/soak/abort.py --bin "$waypost" --count 5000
+  part soak 300 "$python" tests/soak/abort.py --bin "$waypost" --count 20000
 fi
 
 say "Result after $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s"

@@ -42,7 +42,7 @@ pub fn check(hcm: &HttpConnectionManager, parts: &mut Parts) -> Result<(), Refus
         Some(_) | None => {}
     }
     // An empty scheme; the codec drops a valid one only where there is no authority.
-    if *method != Method::CONNECT && uri.authority().is_some() && uri.scheme().is_none() {
+    if *method != Method::CONNECT && uri.authority().is_some() && uri.scheme_str().is_none_or(str::is_empty) {
         return Err(Refusal::Message(BROKEN_RULE));
     }
     if uri.path() == "*" && *method != Method::OPTIONS {

@@ -361,7 +361,7 @@ async fn next_request(
         }
         if server.read.is_empty() {
             // A connection that waits for its next request holds no buffers: ten thousand of them are common.
-            server.read = BytesMut::new();
+            crate::net::io::keep_spare(std::mem::take(&mut server.read));
             server.out.release();
         }
         // The process is about to end, and nobody is owed an answer here.

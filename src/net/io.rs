@@ -1,5 +1,6 @@
 //! Every kind of byte stream that a connection runs over.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,6 +14,28 @@ use super::tunnel::Tunnel;
 
 /// How much is read from a socket at once: a full TLS record, which is also HTTP/2's usual frame.
 const READ_SIZE: usize = 16 * 1024;
+
+/// How many read buffers a worker keeps for whoever reads next; as many as are in use at one moment of a busy worker.
+const SPARES: usize = 32;
+
+thread_local! {
+    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_spare() -> BytesMut {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Keeps an empty buffer for the next reader.
+pub fn keep_spare(buffer: BytesMut) {
+    if buffer.is_empty() && buffer.capacity() > 0 {
+        SPARE.with_borrow_mut(|spares| {
+            if spares.len() < SPARES {
+                spares.push(buffer);
+            }
+        });
+    }
+}
 
 /// A byte stream.
 pub enum Io {
@@ -64,9 +87,17 @@ impl Io {
             return Poll::Ready(Ok(n));
         }
         if buf.capacity() - buf.len() < 1024 {
+            if buf.is_empty() {
+                *buf = take_spare();
+            }
             buf.reserve(READ_SIZE);
         }
-        tokio_util_poll_read(Pin::new(self), cx, buf)
+        let read = tokio_util_poll_read(Pin::new(self), cx, buf);
+        if read.is_pending() && buf.is_empty() {
+            // Who waits holds no buffer.
+            keep_spare(std::mem::take(buf));
+        }
+        read
     }
 
     /// The next data, without a copy where it can be; empty at the end.

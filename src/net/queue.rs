@@ -69,7 +69,11 @@ impl WriteQueue {
     /// Gives back memory that is kept for the next message.
     pub fn release(&mut self) {
         if self.is_empty() {
-            (self.chunks, self.tail) = (VecDeque::new(), BytesMut::new());
+            self.chunks = VecDeque::new();
+            // A tail of a usual head's size is cheaper kept than made anew for each message.
+            if self.tail.capacity() > 2048 {
+                self.tail = BytesMut::new();
+            }
         }
     }
 

@@ -314,7 +314,7 @@ class Bed:
     def __init__(self, binary, envoy, work, certs, full):
         self.binary, self.envoy, self.full, self.certs = binary, envoy, full, str(certs)
         self.work = pathlib.Path(work) / self.kind
-        self.work.mkdir(parents=True)
+        self.work.mkdir(parents=True, exist_ok=True)
         self.access = self.work / "access.log"
         self.access.touch()
         self.ports, self.names, self.backends, self.conns = Ports(), {}, {}, []

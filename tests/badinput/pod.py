@@ -221,7 +221,9 @@ class HboneBed(Bed):
         self.names = {"HB": PORT}
         self.pod = self.backends["POD"] = Pod(self.certs)
         await self.pod.start()
-        (self.work / "certs").symlink_to(self.certs)
+        link = self.work / "certs"
+        if not link.exists():
+            link.symlink_to(self.certs)
         await asyncio.to_thread(self.start, self.config())
         self.asked = 0
         problems = await self.probe()

@@ -15,7 +15,7 @@ Envoy, ...), so that a machine growing slower favours neither; every figure is t
 
 --quick is one round of one second, for CI: figures are printed, not written, and any failed request fails it. TOOLS is the binary with `sink` and
 `hbone load` (Waypost itself unless given). wrk and h2load are Debian's wrk and nghttp2-client; oha comes by
-`cargo install oha --locked --no-default-features` and is left out where it is missing."""
+`cargo install oha --locked` and is left out where it is missing."""
 import argparse
 import collections
 import datetime

@@ -77,7 +77,7 @@ fn start_log(options: &Options) -> std::io::Result<LogHandle> {
 fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     let proto = bootstrap::read(&options.config_path, &options.config_yaml, !options.allow_unknown_static_fields)?;
     let config = Arc::new(crate::admin::ConfigStore::default());
-    config.set_bootstrap(proto.clone());
+    config.set_bootstrap(&proto);
     crate::admin::keep_static(&config, &proto);
     let mut settings = bootstrap::settings(proto)?;
     for (given, field) in

@@ -61,15 +61,16 @@ pub struct ConfigStore {
 /// What the store holds.
 #[derive(Debug, Default)]
 pub(super) struct Inner {
-    pub bootstrap: Option<(Bootstrap, SystemTime)>,
+    /// In wire form, which is a fraction of the message's size in memory.
+    pub bootstrap: Option<(Vec<u8>, SystemTime)>,
     pub resources: BTreeMap<Kind, BTreeMap<String, Resource>>,
     pub versions: BTreeMap<Kind, String>,
 }
 
 impl ConfigStore {
     /// Keeps the bootstrap, as merged from file and command line.
-    pub fn set_bootstrap(&self, bootstrap: Bootstrap) {
-        self.lock().bootstrap = Some((bootstrap, SystemTime::now()));
+    pub fn set_bootstrap(&self, bootstrap: &Bootstrap) {
+        self.lock().bootstrap = Some((prost::Message::encode_to_vec(bootstrap), SystemTime::now()));
     }
 
     /// Keeps a resource of the bootstrap.

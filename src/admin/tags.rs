@@ -1,5 +1,7 @@
 //! Tags within stat names (`config.metrics.v3.TagSpecifier`), and Envoy's defaults.
 
+use std::sync::OnceLock;
+
 use regex::Regex;
 use waypost_xds::envoy::config::metrics::v3 as proto;
 
@@ -28,9 +30,9 @@ struct Extractor {
     first: Option<String>,
     /// Text without which nothing matches; cheaper to look for.
     contains: &'static str,
-    regex: Regex,
+    regex: Lazy,
     /// What a look-ahead behind the literal start demands (`true`) or forbids.
-    ahead: Vec<(Regex, bool)>,
+    ahead: Vec<(Lazy, bool)>,
 }
 
 /// Envoy's default tags: name behind `envoy.`, a text that is needed, and an expression whose first group is taken out and whose last is the value.
@@ -142,8 +144,8 @@ impl TagProducer {
             if e.first.as_deref().is_some_and(|f| f != first) || !name.contains(e.contains) {
                 continue;
             }
-            let Some(captures) = e.regex.captures(name) else { continue };
-            if !e.ahead.iter().all(|(r, wanted)| r.is_match(name) == *wanted) {
+            let Some(captures) = e.regex.get().and_then(|r| r.captures(name)) else { continue };
+            if !e.ahead.iter().all(|(r, wanted)| r.get().is_some_and(|r| r.is_match(name)) == *wanted) {
                 continue;
             }
             let Some(out) = captures.get(1) else { continue };
@@ -166,9 +168,33 @@ impl TagProducer {
     }
 }
 
+/// An expression that is compiled when the first name that may match comes by: a process whose metrics nobody asks for spares the memory.
+#[derive(Debug)]
+struct Lazy {
+    text: String,
+    regex: OnceLock<Option<Regex>>,
+}
+
+impl Lazy {
+    fn new(text: String) -> Lazy {
+        Lazy { text, regex: OnceLock::new() }
+    }
+
+    fn get(&self) -> Option<&Regex> {
+        // Those of the configuration were compiled once when it was loaded; the defaults are in a test.
+        self.regex.get_or_init(|| Regex::new(&self.text).ok()).as_ref()
+    }
+}
+
 impl Extractor {
     fn new(tag: &str, contains: &'static str, regex: &str, path: &str) -> Result<Extractor, ConfigError> {
-        let compile = |r: &str| Regex::new(r).map_err(|e| ConfigError::new(format!("{path}.regex"), e.to_string()));
+        let ours = DEFAULTS.iter().any(|(_, _, known)| *known == regex);
+        let compile = |r: &str| {
+            if !ours {
+                Regex::new(r).map_err(|e| ConfigError::new(format!("{path}.regex"), e.to_string()))?;
+            }
+            Ok::<_, ConfigError>(Lazy::new(r.to_owned()))
+        };
         let (plain, ahead) = without_look_ahead(regex).ok_or_else(|| {
             ConfigError::new(format!("{path}.regex"), "a look-ahead that is not behind a literal start")
         })?;
@@ -231,4 +257,17 @@ fn closing(text: &str) -> Option<usize> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_expression_compiles() {
+        for (tag, contains, regex) in DEFAULTS {
+            let e = Extractor::new(tag, contains, regex, "").unwrap();
+            assert!(e.regex.get().is_some() && e.ahead.iter().all(|(r, _)| r.get().is_some()), "{tag}");
+        }
+    }
 }

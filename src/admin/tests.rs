@@ -102,7 +102,7 @@ fn loaded() -> Arc<AdminState> {
     let bootstrap: Bootstrap =
         json::from_value(&yaml::parse(BOOTSTRAP).unwrap(), &json::Options::reject_unknown()).unwrap();
     super::keep_static(&state.config, &bootstrap);
-    state.config.set_bootstrap(bootstrap);
+    state.config.set_bootstrap(&bootstrap);
     state
 }
 

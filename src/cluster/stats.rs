@@ -14,7 +14,8 @@ macro_rules! cluster_stats {
             $(pub $g: Gauge,)*
             $(pub $h: Histogram,)*
             classes: [Counter; 5],
-            codes: Box<[OnceLock<Counter>]>,
+            /// By class and code; a class's table is made when the class is first seen, since most clusters see one or two.
+            codes: [OnceLock<Box<[OnceLock<Counter>]>>; 5],
             prefix: String,
             store: Arc<Store>,
         }
@@ -29,7 +30,7 @@ macro_rules! cluster_stats {
                     $($g: store.gauge(&format!("{prefix}{}", $gn)),)*
                     $($h: store.histogram(&format!("{prefix}{}", $hn)),)*
                     classes: [class(1), class(2), class(3), class(4), class(5)],
-                    codes: (0..500).map(|_| OnceLock::new()).collect(),
+                    codes: Default::default(),
                     prefix,
                     store: store.clone(),
                 }
@@ -97,9 +98,10 @@ impl ClusterStats {
     /// Counts a response: its class and its code. A code's counter is made when the code is first seen.
     pub fn response(&self, status: u16) {
         let class = usize::from(status / 100).wrapping_sub(1);
-        let code = usize::from(status).wrapping_sub(100);
-        if let (Some(class), Some(code)) = (self.classes.get(class), self.codes.get(code)) {
-            class.inc();
+        let (Some(counter), Some(codes)) = (self.classes.get(class), self.codes.get(class)) else { return };
+        counter.inc();
+        let codes = codes.get_or_init(|| (0..100).map(|_| OnceLock::new()).collect());
+        if let Some(code) = codes.get(usize::from(status % 100)) {
             code.get_or_init(|| self.store.counter(&format!("{}upstream_rq_{status}", self.prefix))).inc();
         }
     }

@@ -209,7 +209,8 @@ fn failure(failed: &Failed) -> Value {
 fn bootstrap(inner: &Inner) -> Message {
     let mut out = Message::default();
     if let Some((bootstrap, at)) = &inner.bootstrap {
-        let value = waypost_xds::json::to_value(bootstrap, true).unwrap_or_else(|e| json!({ "error": e.to_string() }));
+        let value = waypost_xds::json::encode("envoy.config.bootstrap.v3.Bootstrap", bootstrap, true)
+            .unwrap_or_else(|e| json!({ "error": e.to_string() }));
         out.put("bootstrap", value);
         out.put("last_updated", timestamp(*at));
     }

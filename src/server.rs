@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use waypost_filters::address::Address;
+use waypost_filters::metadata::json_of_struct;
 
 use crate::cli::{Mode, Options};
 use crate::cluster::ClusterTable;
@@ -145,7 +146,7 @@ fn apply_log_format(log: &LogHandle, settings: &mut Settings) {
     match settings.log.take().and_then(|l| l.log_format).and_then(|LogFormat { log_format }| log_format) {
         Some(log_format::LogFormat::TextFormat(text)) => log.set_format(&text),
         Some(log_format::LogFormat::JsonFormat(fields)) => {
-            log.set_format(&log::json_pattern(&crate::config::convert::struct_json(fields)));
+            log.set_format(&log::json_pattern(&json_of_struct(fields)));
         }
         None => {}
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use waypost_filters::metadata::Metadata;
+use waypost_filters::metadata::{Metadata, json_of_struct};
 use waypost_filters::stream::{ClusterNames, HostInfo};
 use waypost_xds::envoy::config::cluster::v3;
 use waypost_xds::envoy::config::cluster::v3::cluster as c;
@@ -15,7 +15,7 @@ use waypost_xds::google::protobuf as pb;
 use super::limits::Limit;
 use super::stats::ClusterStats;
 use super::{Cluster, Discovery, Health, Host, HostSet, Limits, OriginalDst, Policy, next_id};
-use crate::config::convert::{address, bool_of, duration, metadata, socket_address, struct_json, u32_of};
+use crate::config::convert::{address, bool_of, duration, socket_address, u32_of};
 use crate::config::{ConfigError, Context, refuse};
 use crate::net::socket::Keepalive;
 use crate::tls::TlsStats;
@@ -153,7 +153,7 @@ pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<C
         bind,
         limits: limits(circuit_breakers, path)?,
         shares: transports.any_internal(),
-        metadata: Arc::new(metadata(cluster_metadata)),
+        metadata: Arc::new(cluster_metadata.map(Metadata::compile).unwrap_or_default()),
         ssl: transports.any_tls().then(|| TlsStats::new(cx.stats, &format!("cluster.{observability}."))),
         stats,
     }))
@@ -367,7 +367,7 @@ fn host(
         return Err(ConfigError::new(format!("{path}.endpoint"), "expected an endpoint"));
     };
     refuse(&additional_addresses, path, "endpoint.additional_addresses")?;
-    let metadata: Metadata = metadata(m);
+    let metadata = m.map(Metadata::compile).unwrap_or_default();
     let transport = transports.of_host(&metadata);
     let info =
         HostInfo { address: address(a, &format!("{path}.endpoint.address"))?, hostname: hostname.into(), metadata };
@@ -465,5 +465,5 @@ fn connection_options(
 
 /// A struct as JSON, for matching transport sockets against host metadata.
 fn match_json(s: Option<pb::Struct>) -> serde_json::Value {
-    s.map_or(serde_json::Value::Null, struct_json)
+    s.map_or(serde_json::Value::Null, json_of_struct)
 }

@@ -133,8 +133,8 @@ impl Sharing {
     }
 }
 
-/// The host metadata that goes along with an internal connection.
-fn passthrough(transport: &Transport, cluster: &Cluster, host: &Host) -> Metadata {
+/// The host and cluster metadata that go along with an internal connection (`passthrough_metadata`).
+pub fn passthrough(transport: &Transport, cluster: &Cluster, host: &Host) -> Metadata {
     let mut out = Metadata::default();
     if let Transport::Internal { passthrough, .. } = transport {
         for p in passthrough {

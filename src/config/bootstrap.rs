@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use waypost_filters::metadata::json_of_struct;
 use waypost_xds::envoy::config::bootstrap::v3;
 use waypost_xds::envoy::config::bootstrap::v3::bootstrap as b;
 use waypost_xds::envoy::config::core::v3 as core;
 use waypost_xds::{any, json, yaml};
 
-use super::convert::{address, struct_json};
+use super::convert::address;
 use super::{ConfigError, Context, Process, refuse};
 use crate::cluster::{self, ClusterTable};
 use crate::listener::{self, Listener, ListenerSet};
@@ -155,7 +156,7 @@ fn runtime(layered: Option<v3::LayeredRuntime>) -> Result<Vec<Layer>, ConfigErro
     let mut out = Vec::new();
     for (i, v3::RuntimeLayer { name, layer_specifier }) in layered.unwrap_or_default().layers.into_iter().enumerate() {
         let values = match layer_specifier {
-            Some(L::StaticLayer(s)) => flatten("", &struct_json(s)),
+            Some(L::StaticLayer(s)) => flatten("", &json_of_struct(s)),
             Some(L::AdminLayer(_)) => Vec::new(),
             Some(L::DiskLayer(_)) => {
                 return Err(ConfigError::unsupported(format!("layered_runtime.layers[{i}].disk_layer")));

@@ -1,11 +1,8 @@
 //! Protobuf's small types as Rust's.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use waypost_filters::address::Address;
-use waypost_filters::metadata::Metadata;
 use waypost_xds::envoy::config::core::v3 as core;
 use waypost_xds::google::protobuf as pb;
 
@@ -90,36 +87,6 @@ pub fn socket_address(s: core::SocketAddress, path: &str) -> Result<(std::net::S
         ConfigError::new(format!("{path}.address"), format!("expected an IP address, found '{address}'"))
     })?;
     Ok((std::net::SocketAddr::new(ip, port), ipv4_compat))
-}
-
-/// `config.core.v3.Metadata`.
-pub fn metadata(m: Option<core::Metadata>) -> Metadata {
-    let mut out = Metadata::default();
-    // typed_filter_metadata is for extensions that read it; none of ours does, and a dump shows it all the same.
-    if let Some(core::Metadata { filter_metadata, typed_filter_metadata: _ }) = m {
-        for (namespace, fields) in filter_metadata {
-            out.set(namespace.into(), Arc::new(struct_json(fields)));
-        }
-    }
-    out
-}
-
-/// `google.protobuf.Struct` as JSON.
-pub fn struct_json(s: pb::Struct) -> Value {
-    Value::Object(s.fields.into_iter().map(|(k, v)| (k, value_json(v))).collect())
-}
-
-/// `google.protobuf.Value` as JSON.
-pub fn value_json(v: pb::Value) -> Value {
-    use pb::value::Kind;
-    match v.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::NumberValue(n)) => serde_json::Number::from_f64(n).map_or(Value::Null, Value::Number),
-        Some(Kind::StringValue(s)) => Value::String(s),
-        Some(Kind::BoolValue(b)) => Value::Bool(b),
-        Some(Kind::StructValue(s)) => struct_json(s),
-        Some(Kind::ListValue(l)) => Value::Array(l.values.into_iter().map(value_json).collect()),
-    }
 }
 
 /// `config.core.v3.DataSource`: a file, inline bytes or text, or an environment variable.

@@ -9,7 +9,6 @@ use waypost_filters::address::Address;
 use waypost_filters::filter::LocalReply;
 use waypost_filters::flags::Flag;
 use waypost_filters::head::{Protocol, ResponseHead};
-use waypost_filters::metadata::Metadata;
 
 use super::downstream::Downstream;
 use super::exchange::{self, Timers};
@@ -18,8 +17,8 @@ use super::filters::Chain;
 use super::forward::bare;
 use super::stream::ActiveStream;
 use super::upstream::Upstream;
-use crate::cluster::connect::{ConnectError, Sharing, connect};
-use crate::cluster::{Cluster, Host, Transport};
+use crate::cluster::connect::{ConnectError, Sharing, connect, passthrough};
+use crate::cluster::{Cluster, Host};
 use crate::listener::{inspect, internal, internal_connection, serve};
 use crate::net::Io;
 use crate::net::pump::{End, Limits, Pumped, pump};
@@ -129,7 +128,7 @@ async fn to_internal(
         let reply = failed(&ConnectError::Failed("internal_listener_not_found".into()));
         return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
     };
-    let metadata = passed_on(cluster, host);
+    let metadata = passthrough(&host.transport, cluster, host);
     // Without an inspector the filter chain is known before a byte has come, and so is that there is none: Envoy's internal connection is
     // closed before the CONNECT is answered then, which the client sees as 503. With one, the answer comes first and the stream is reset.
     let mut probe = internal_connection(&listener, sharing.filter_state.clone(), metadata.clone());
@@ -159,20 +158,6 @@ async fn to_internal(
         internal::accept(&worker, listener, io.with_prefix(early), sharing.filter_state, metadata).await;
     }
     drop((counted, hop));
-}
-
-/// Host and cluster metadata that go along (`passthrough_metadata`).
-fn passed_on(cluster: &Cluster, host: &Host) -> Metadata {
-    let mut out = Metadata::default();
-    if let Transport::Internal { passthrough, .. } = &*host.transport {
-        for p in passthrough {
-            let from = if p.from_host { &host.info.metadata } else { &cluster.metadata };
-            if let Some(v) = from.get(&p.name) {
-                out.set(p.name.clone(), v.clone());
-            }
-        }
-    }
-    out
 }
 
 /// Counts the connection of an internal hop that is none.

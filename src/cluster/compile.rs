@@ -405,7 +405,7 @@ fn limits(breakers: Option<v3::CircuitBreakers>, path: &str) -> Result<Limits, C
         refuse(&retry_budget, &path, "retry_budget")?;
         refuse(&max_connection_pools, &path, "max_connection_pools")?;
         if priority != core::RoutingPriority::Default as i32 {
-            // Routes with `priority: HIGH` are refused, so nothing could use these.
+            // Nothing counts against these: a route with `priority: HIGH` is warned about and counts as default.
             continue;
         }
         let set = |limit: &mut Arc<Limit>, v: Option<pb::UInt32Value>| {

@@ -75,6 +75,13 @@ impl From<HeaderOpsError> for ConfigError {
     }
 }
 
+/// Says that a field is set which nothing acts on yet: traffic flows as if it were not there.
+pub fn warn_ignored(set: bool, path: &str, field: &str) {
+    if set {
+        tracing::warn!("{path}.{field} has no effect yet");
+    }
+}
+
 /// A field that is not supported must hold its default.
 pub fn refuse<T: Default + PartialEq>(value: &T, path: &str, field: &str) -> Result<(), ConfigError> {
     if *value == T::default() { Ok(()) } else { Err(ConfigError::unsupported(format!("{path}.{field}"))) }

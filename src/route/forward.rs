@@ -15,7 +15,7 @@ use super::fields::{duration, header_name, header_value};
 use super::levels::Parent;
 use super::rewrite::{self, HostRewrite, PathRewrite};
 use super::{ClusterChoice, RetryPolicy};
-use crate::config::{ConfigError, refuse};
+use crate::config::{ConfigError, refuse, warn_ignored};
 
 /// How a request is sent on.
 #[derive(Debug)]
@@ -253,7 +253,10 @@ impl Forward {
                 .collect::<Result<_, _>>()?,
             priority: match RoutingPriority::try_from(priority) {
                 Ok(RoutingPriority::Default) => Priority::Default,
-                Ok(RoutingPriority::High) => Priority::High,
+                Ok(RoutingPriority::High) => {
+                    warn_ignored(true, path, "priority: HIGH");
+                    Priority::High
+                }
                 Err(_) => return Err(ConfigError::new(format!("{path}.priority"), "not a priority")),
             },
         })

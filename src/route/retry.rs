@@ -11,7 +11,7 @@ use waypost_xds::envoy::extensions::retry::host::previous_hosts::v3::PreviousHos
 use waypost_xds::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
 use super::fields::duration;
-use crate::config::{ConfigError, refuse};
+use crate::config::{ConfigError, refuse, warn_ignored};
 
 /// When, how often and where a request is sent again.
 #[derive(Debug)]
@@ -191,6 +191,9 @@ impl RetryPolicy {
         } = config;
         refuse(&retry_options_predicates, path, "retry_options_predicates")?;
         refuse(&refresh_cluster_on_retry, path, "refresh_cluster_on_retry")?;
+        warn_ignored(per_try_idle_timeout.is_some(), path, "per_try_idle_timeout");
+        warn_ignored(retry_priority.is_some(), path, "retry_priority");
+        warn_ignored(rate_limited_retry_back_off.is_some(), path, "rate_limited_retry_back_off");
         let previous_hosts = !retry_host_predicate.is_empty();
         for (i, predicate) in retry_host_predicate.into_iter().enumerate() {
             host_predicate(predicate, &format!("{path}.retry_host_predicate[{i}]"))?;

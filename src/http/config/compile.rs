@@ -25,7 +25,7 @@ use super::{
     HttpConnectionManager, InternalAddresses, Limits, LocalReplyConfig, PathOptions, RequestId, Sampling, ServerHeader,
     ServerMode, Stats, StripPort, Timeouts, UpgradeConfig, UserAgent, Xfcc, XfccMode,
 };
-use crate::config::{ConfigError, Context, refuse};
+use crate::config::{ConfigError, Context, refuse, warn_ignored};
 use crate::http::filters::{FilterConfig, build_chain};
 use crate::route::{FilterOverrides, RouteTable};
 
@@ -113,6 +113,7 @@ impl HttpConnectionManager {
 
         let common = Common::compile(common_http_protocol_options, &at(path, "common_http_protocol_options"))?;
         let stream_error = boolean(stream_error_on_invalid_http_message, false);
+        warn_ignored(http1_safe_max_connection_duration, path, "http1_safe_max_connection_duration");
         let (scheme_to_overwrite, scheme_match_upstream) = scheme(scheme_header_transformation, path)?;
         let request_id = request_id(
             request_id_extension,
@@ -259,6 +260,7 @@ fn scheme(proto: Option<SchemeHeaderTransformation>, path: &str) -> Result<(Opti
         }
         None => None,
     };
+    warn_ignored(match_upstream, path, "scheme_header_transformation.match_upstream");
     Ok((overwrite, match_upstream))
 }
 

@@ -14,7 +14,7 @@ use waypost_xds::google::protobuf as pb;
 
 use super::convert::{at, boolean, duration, header, percent, timeout, uint};
 use super::{HeaderCasing, Http1Options, Http2Options, Keepalive, Underscores};
-use crate::config::{ConfigError, refuse};
+use crate::config::{ConfigError, refuse, warn_ignored};
 
 /// The part of `common_http_protocol_options` that a listener uses.
 pub(super) struct Common {
@@ -250,6 +250,8 @@ fn keepalive(proto: Option<KeepaliveSettings>, path: &str) -> Result<Option<Keep
     let Some(wait) = within(wait, "timeout")? else {
         return Err(ConfigError::new(at(path, "timeout"), "value is required"));
     };
+    warn_ignored(interval_jitter.is_some(), path, "interval_jitter");
+    warn_ignored(connection_idle_interval.is_some(), path, "connection_idle_interval");
     Ok(Some(Keepalive {
         interval: within(interval, "interval")?,
         timeout: wait,

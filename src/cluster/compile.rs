@@ -139,6 +139,10 @@ pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<C
     let set = HostSet::new(hosts, common.panic_threshold);
     stats.membership_total.set(set.all.len() as u64);
     stats.membership_healthy.set(set.all.iter().filter(|h| h.health == Health::Healthy).count() as u64);
+    let ssl = transports.any_tls().then(|| TlsStats::client(cx.stats, &format!("cluster.{observability}.")));
+    if let Some(ssl) = &ssl {
+        transports.follow(ssl);
+    }
     let (keepalive, bind) = connection_options(upstream_connection_options, upstream_bind_config, path)?;
     Ok(Arc::new(Cluster {
         names: Arc::new(ClusterNames { name: name.into(), observability_name }),
@@ -154,7 +158,7 @@ pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<C
         limits: limits(circuit_breakers, path)?,
         shares: transports.any_internal(),
         metadata: Arc::new(cluster_metadata.map(Metadata::compile).unwrap_or_default()),
-        ssl: transports.any_tls().then(|| TlsStats::new(cx.stats, &format!("cluster.{observability}."))),
+        ssl,
         stats,
     }))
 }

@@ -130,6 +130,10 @@ pub fn compile(proto: v3::Listener, cx: &Context<'_>, path: &str) -> Result<Arc<
         return Err(ConfigError::new(format!("{path}.filter_chains"), "expected at least one filter chain"));
     }
     let tls = chains.iter().any(|c| c.tls.is_some());
+    let stats = ListenerStats::new(cx.stats, &stat_name, tls);
+    if let Some(ssl) = &stats.ssl {
+        chains.iter().filter_map(|c| c.tls.as_ref()).for_each(|tls| tls.follow(ssl));
+    }
     Ok(Arc::new(Listener {
         addresses,
         options,
@@ -151,7 +155,7 @@ pub fn compile(proto: v3::Listener, cx: &Context<'_>, path: &str) -> Result<Arc<
         },
         access_logs: access_logs(access_log, cx, &format!("{path}.access_log"))?,
         exact_balance,
-        stats: ListenerStats::new(cx.stats, &stat_name, tls),
+        stats,
         name,
     }))
 }

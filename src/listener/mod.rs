@@ -140,7 +140,7 @@ impl ListenerStats {
             downstream_pre_cx_timeout: counter("downstream_pre_cx_timeout"),
             no_filter_chain_match: counter("no_filter_chain_match"),
             downstream_listener_filter_error: counter("downstream_listener_filter_error"),
-            ssl: tls.then(|| TlsStats::new(store, &format!("listener.{name}."))),
+            ssl: tls.then(|| TlsStats::server(store, &format!("listener.{name}."))),
         }
     }
 }

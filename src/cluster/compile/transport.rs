@@ -15,7 +15,7 @@ use waypost_xds::envoy::r#type::metadata::v3::metadata_kind::Kind;
 use super::super::{Passthrough, TlsTransport, Transport};
 use super::match_json;
 use crate::config::{ConfigError, Context};
-use crate::tls::ClientTls;
+use crate::tls::{ClientTls, TlsStats};
 
 /// The namespace of host metadata that selects a transport socket.
 const MATCH: &str = "envoy.transport_socket_match";
@@ -61,6 +61,19 @@ impl Transports {
             }
         }
         is_tls(&self.default) || self.matches.iter().any(|(_, t)| is_tls(t))
+    }
+
+    /// Makes the contexts count their updates.
+    pub fn follow(&self, stats: &TlsStats) {
+        fn follow(t: &Transport, stats: &TlsStats) {
+            match t {
+                Transport::Raw => {}
+                Transport::Tls(tls) => tls.0.follow(stats),
+                Transport::Internal { inner, .. } => follow(inner, stats),
+            }
+        }
+        follow(&self.default, stats);
+        self.matches.iter().for_each(|(_, t)| follow(t, stats));
     }
 
     /// The one for hosts that match nothing.

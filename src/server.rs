@@ -4,8 +4,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
-use waypost_filters::address::Address;
 use waypost_filters::metadata::json_of_struct;
 
 use crate::cli::{Mode, Options};
@@ -13,8 +11,7 @@ use crate::cluster::ClusterTable;
 use crate::config::ConfigError;
 use crate::config::bootstrap::{self, Settings};
 use crate::lifecycle::{Control, Drain, ServerState};
-use crate::listener::ListenerSet;
-use crate::net::socket::listen;
+use crate::listener::manager::{ListenerError, ListenerManager};
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::log::{self, LogHandle, LogOptions};
 use crate::observe::stats::Store;
@@ -28,16 +25,9 @@ pub enum StartError {
     /// The configuration.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// A socket of a listener.
-    #[error("listener {name}: cannot listen on {address}: {error}")]
-    Listen {
-        /// The listener.
-        name: Arc<str>,
-        /// Where.
-        address: Address,
-        /// Why.
-        error: std::io::Error,
-    },
+    /// A listener.
+    #[error("listener {0}: {1}")]
+    Listener(Arc<str>, ListenerError),
     /// Anything else of the system.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
@@ -109,7 +99,7 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     }
     let shared = Arc::new(Shared {
         clusters,
-        listeners: ArcSwap::from_pointee(compiled.listeners),
+        listeners: Default::default(),
         stats,
         drain: Drain::new(options.drain_strategy, options.drain_time),
         workers: OnceLock::new(),
@@ -122,7 +112,11 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
         crate::admin::launch(address, &options, &settings, &shared, &control, config, log, &logs, &secrets)
             .map_err(|e| StartError::System("admin", e))?;
     }
-    open(&shared)?;
+    let mut listeners = ListenerManager::new(shared.clone());
+    for compiled in compiled.listeners {
+        let name = compiled.listener.name.clone();
+        listeners.add_static(compiled).map_err(|e| StartError::Listener(name, e))?;
+    }
     control.stage.set(ServerState::Live);
     tracing::info!(target: "main", "starting main dispatch loop");
     control_loop(&control, &secrets, &logs);
@@ -150,35 +144,6 @@ fn apply_log_format(log: &LogHandle, settings: &mut Settings) {
         }
         None => {}
     }
-}
-
-/// Opens the listening sockets, one for each worker, so that the kernel spreads connections.
-fn open(shared: &Arc<Shared>) -> Result<(), StartError> {
-    let set: Arc<ListenerSet> = shared.listeners.load_full();
-    let workers = shared.workers.get().map(Vec::as_slice).unwrap_or_default();
-    for listener in set.all.iter().filter(|l| l.bind && !l.internal) {
-        for address in &listener.addresses {
-            let fail = |error| StartError::Listen { name: listener.name.clone(), address: address.clone(), error };
-            let shares = matches!(address, Address::Ip(_)) && listener.options.reuse_port;
-            let mut first = None;
-            for worker in workers {
-                let socket = match &first {
-                    Some(socket) if !shares => socket2::Socket::try_clone(socket).map_err(fail)?,
-                    _ => listen(address, &listener.options).map_err(fail)?,
-                };
-                if first.is_none() && !shares {
-                    first = Some(socket.try_clone().map_err(fail)?);
-                }
-                let command = match address {
-                    Address::Pipe(_) => Command::ListenUnix(listener.clone(), socket.into()),
-                    _ => Command::Listen(listener.clone(), socket.into()),
-                };
-                // The worker has just been started.
-                let _ = worker.sender.send(command);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What the main thread does while workers serve: signals, secrets that change, overload.

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use http::Method;
 use waypost_xds::envoy::config::bootstrap::v3::Bootstrap;
 use waypost_xds::{json, yaml};
@@ -23,7 +22,6 @@ use crate::cli::{Invocation, Options};
 use crate::cluster::ClusterTable;
 use crate::config::{Context, Process};
 use crate::lifecycle::{Control, ServerState};
-use crate::listener::ListenerSet;
 use crate::observe::log::{LogHandle, LogOptions};
 use crate::observe::stats::Store;
 use crate::worker::Shared;
@@ -63,7 +61,7 @@ fn state_with(args: &[&str], stats: StatsConfig) -> Arc<AdminState> {
     let store = Arc::new(Store::default());
     let shared = Arc::new(Shared {
         clusters: ClusterTable::default(),
-        listeners: ArcSwap::from_pointee(ListenerSet::default()),
+        listeners: Default::default(),
         stats: store.clone(),
         drain: Default::default(),
         workers: OnceLock::new(),

@@ -14,6 +14,7 @@ use waypost_filters::metadata::Metadata;
 
 use super::limits::Permit;
 use super::{Cluster, Host, Transport, next_id};
+use crate::listener::drain::ChainState;
 use crate::net::Io;
 use crate::net::alarm::timeout_at;
 use crate::net::socket::{connect_tcp, connect_unix};
@@ -45,11 +46,26 @@ pub struct UpstreamInfo {
     /// Requests that were sent on it.
     pub requests: Cell<u32>,
     _permit: Option<Permit>,
-    _guard: Guard,
+    guard: Guard,
 }
 
-/// What lives as long as an upstream connection: the far side of a fused internal hop, which is logged when it ends.
-pub type Guard = Option<Box<dyn std::any::Any>>;
+/// What lives as long as an upstream connection: the far side of a fused internal hop.
+pub type Guard = Option<FarSide>;
+
+/// The far side of a fused internal hop.
+pub struct FarSide {
+    /// Whether the filter chain that it is on serves still.
+    pub chain: Arc<ChainState>,
+    /// Logged when it ends.
+    pub session: Box<dyn std::any::Any>,
+}
+
+impl UpstreamInfo {
+    /// Whether it goes through a filter chain of an internal listener that drains: what is new takes another one.
+    pub fn leaves(&self) -> bool {
+        self.guard.as_ref().is_some_and(|g| g.chain.is_leaving())
+    }
+}
 
 impl std::fmt::Debug for UpstreamInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -178,7 +194,7 @@ pub async fn connect(
                 start,
                 requests: Cell::new(0),
                 _permit: permit,
-                _guard: guard,
+                guard,
             };
             return Ok(Connected { io, upstream: Rc::new(upstream) });
         }

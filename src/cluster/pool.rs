@@ -111,6 +111,7 @@ impl H2Conn {
         let http = &self.upstream.cluster.http;
         let spent = http.max_requests_per_connection;
         !self.closed.get()
+            && !self.upstream.leaves()
             && (spent == 0 || self.upstream.requests.get() < spent)
             && http.max_connection_duration.is_none_or(|d| self.upstream.start.elapsed() < d)
     }
@@ -150,7 +151,10 @@ impl Pool {
         loop {
             let (mut conn, _) = self.idle.borrow_mut().pop()?;
             // Data or an end that nobody asked for: the connection is of no more use.
-            if conn.read.is_empty() && !conn.io.is_readable(&mut Context::from_waker(Waker::noop())) {
+            if conn.read.is_empty()
+                && !conn.upstream.leaves()
+                && !conn.io.is_readable(&mut Context::from_waker(Waker::noop()))
+            {
                 return Some(conn);
             }
         }
@@ -366,7 +370,7 @@ impl Pool {
             if timed_out {
                 self.cluster.stats.upstream_cx_idle_timeout.inc();
             }
-            !timed_out && !conn.io.is_readable(&mut cx)
+            !timed_out && !conn.upstream.leaves() && !conn.io.is_readable(&mut cx)
         });
         // Nobody else ran meanwhile: this is one synchronous call on the worker's thread.
         let mut slot = self.idle.borrow_mut();

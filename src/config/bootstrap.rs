@@ -12,7 +12,7 @@ use waypost_xds::{any, json, yaml};
 use super::convert::address;
 use super::{ConfigError, Context, Process, refuse};
 use crate::cluster::{self, ClusterTable};
-use crate::listener::{self, Listener, ListenerSet};
+use crate::listener::{self, Listener};
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
 use crate::overload::Overload;
@@ -206,7 +206,7 @@ pub fn process(settings: &Settings) -> Process {
 /// The static resources, compiled.
 pub struct Resources {
     /// Listeners in order.
-    pub listeners: ListenerSet,
+    pub listeners: Vec<listener::compile::Compiled>,
 }
 
 /// Compiles the static resources: secrets, then clusters, then listeners.
@@ -231,29 +231,27 @@ pub fn compile(
             return Err(ConfigError::new(format!("{path}.name"), format!("there is another cluster '{}'", slot.name)));
         }
     }
-    let mut set = ListenerSet::default();
+    let mut compiled: Vec<listener::compile::Compiled> = Vec::new();
     for (i, proto) in listeners.into_iter().enumerate() {
         let path = format!("static_resources.listeners[{i}]");
-        let listener: Arc<Listener> = listener::compile::compile(proto, &cx, &path)?;
-        if set.all.iter().any(|l| l.name == listener.name) {
+        let one = listener::compile::compile(proto, &cx, &path)?;
+        let listener = &one.listener;
+        if compiled.iter().any(|l| l.listener.name == listener.name) {
             return Err(ConfigError::new(
                 format!("{path}.name"),
                 format!("there is another listener '{}'", listener.name),
             ));
         }
-        check_clusters(&listener, clusters, &path)?;
-        if listener.internal {
-            set.internal.insert(listener.name.clone(), listener.clone());
-        }
-        set.all.push(listener);
+        check_clusters(listener, clusters, &path)?;
+        compiled.push(one);
     }
-    Ok(Resources { listeners: set })
+    Ok(Resources { listeners: compiled })
 }
 
 /// Envoy refuses a static route or TCP proxy whose cluster does not exist.
 fn check_clusters(listener: &Listener, clusters: &ClusterTable, path: &str) -> Result<(), ConfigError> {
     let known = |name: &str| clusters.find(name).is_some_and(|s| s.current.load().is_some());
-    for (i, chain) in listener.chains.iter().enumerate() {
+    for (i, chain) in listener.chains.load().all.iter().enumerate() {
         let missing = match &chain.terminal {
             // Routes of the listener itself are checked unless they ask for it not to be done.
             listener::Terminal::Http(hcm) if hcm.routes.validate_clusters == Some(false) => None,

@@ -342,6 +342,10 @@ impl Drop for ActiveStream {
             info.bytes_received = bytes.received.load(Relaxed);
             info.bytes_sent = bytes.sent.load(Relaxed);
         }
+        if self.connection.chain.is_closed() {
+            info.flags.set(Flag::DownstreamConnectionTermination);
+            info.details = Some(Cow::Borrowed("downstream_local_disconnect(filter_chain_is_being_removed)"));
+        }
         let took = info.start.elapsed();
         info.timing.complete = Some(took);
         hcm.stats.downstream_rq_active.dec();

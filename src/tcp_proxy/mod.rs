@@ -21,6 +21,7 @@ use waypost_filters::stream::{HttpStream, StreamInfo, WireBytes};
 use crate::cluster::connect::{ConnectError, Sharing, UpstreamInfo, connect};
 use crate::cluster::pool::H2Lease;
 use crate::cluster::{Cluster, ClusterSlot, Discovery, Host, UpstreamProtocol};
+use crate::listener::drain::ChainState;
 use crate::listener::serve::Served;
 use crate::net::alarm::timeout_at;
 use crate::net::pump::{End, Limits, pump};
@@ -152,6 +153,7 @@ impl Drop for ActiveRequest {
 pub async fn serve(
     worker: &Rc<Worker>,
     proxy: &Arc<TcpProxy>,
+    chain: &ChainState,
     mut io: Io,
     early: Bytes,
     connection: Arc<Connection>,
@@ -183,7 +185,8 @@ pub async fn serve(
         Some(Object::Number(ms)) => Some(Duration::from_millis(*ms)).filter(|d| !d.is_zero()),
         _ => proxy.idle_timeout,
     };
-    let limits = Limits { idle, until: proxy.max_duration.map(|d| session.info.start + d) };
+    let until = proxy.max_duration.map(|d| session.info.start + d);
+    let limits = Limits { idle, until, closed: Some(chain.closed()) };
     // Counted by the pump, in both directions.
     session.bytes = None;
     let pumped = pump(&mut io, &mut upstream, early, limits).await;
@@ -194,7 +197,8 @@ pub async fn serve(
         u.cluster.stats.upstream_cx_rx_bytes_total.add(pumped.sent);
     }
     match pumped.end {
-        End::Clean => {}
+        // Envoy sets no flag where the filter chain is closed, either.
+        End::Clean | End::Closed => {}
         // Envoy sets no flag for it.
         End::Idle => proxy.stats.idle_timeout.inc(),
         End::Expired => {

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use waypost_filters::address::Address;
 use waypost_filters::stream::HostInfo;
@@ -18,7 +17,8 @@ use crate::cluster::connect::{AutoSni, Sharing, sni_key};
 use crate::cluster::pool::{Pool, PoolKey};
 use crate::cluster::{Cluster, ClusterTable, Host, OriginalDst, balance};
 use crate::lifecycle::Drain;
-use crate::listener::{Handover, ListenerSet};
+use crate::listener::drain::Watchers;
+use crate::listener::{Handover, ListenSocket, Listeners};
 use crate::observe::stats::Store;
 
 /// How often pools are looked through for connections that their peers have closed or that are idle too long.
@@ -29,7 +29,7 @@ pub struct Shared {
     /// All clusters.
     pub clusters: ClusterTable,
     /// All listeners.
-    pub listeners: ArcSwap<ListenerSet>,
+    pub listeners: Listeners,
     /// All stats.
     pub stats: Arc<Store>,
     /// Whether the process is draining.
@@ -51,14 +51,16 @@ pub struct WorkerHandle {
 
 /// What a worker can be asked to do.
 pub enum Command {
-    /// Serve a listening socket for a listener.
-    Listen(Arc<crate::listener::Listener>, std::net::TcpListener),
-    /// Serve a listening Unix socket for a listener.
-    ListenUnix(Arc<crate::listener::Listener>, std::os::unix::net::UnixListener),
+    /// Serve a listening socket.
+    Listen(Arc<ListenSocket>, std::net::TcpListener),
+    /// Serve a listening Unix socket.
+    ListenUnix(Arc<ListenSocket>, std::os::unix::net::UnixListener),
     /// Serve a connection or stream that another worker accepted.
     Serve(Handover),
-    /// Close the listening sockets.
+    /// Close the listening sockets that have been marked closed.
     StopListening,
+    /// Close the connections whose filter chains are closed.
+    CloseChains,
     /// Close connections of clients that wait for nothing.
     CloseIdle,
     /// End the thread.
@@ -78,12 +80,12 @@ pub struct Worker {
     /// Hosts of `ORIGINAL_DST` clusters, by cluster and address, kept while a pool uses them.
     original: RefCell<HashMap<(u64, SocketAddr), Arc<Host>>>,
     random: Cell<u64>,
-    /// Tells accept loops to end.
+    /// Tells accept loops to look whether their sockets are closed.
     pub stop_listening: tokio::sync::Notify,
     /// Tells HTTP/1 connections that wait for a request to end.
     pub close_idle_clients: tokio::sync::Notify,
-    /// Whether they have been told: one that is not waiting at the moment does not hear the call.
-    pub stopped: Cell<bool>,
+    /// Connections that end when their filter chains are closed.
+    pub watchers: Watchers,
 }
 
 impl Worker {
@@ -100,7 +102,7 @@ impl Worker {
             random: Cell::new(seed | 1),
             stop_listening: tokio::sync::Notify::new(),
             close_idle_clients: tokio::sync::Notify::new(),
-            stopped: Cell::new(false),
+            watchers: Watchers::default(),
         })
     }
 
@@ -225,13 +227,11 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Listen(listener, socket)) => crate::listener::accept::listen(&worker, listener, socket),
-                Some(Command::ListenUnix(listener, socket)) => crate::listener::accept::listen_unix(&worker, listener, socket),
+                Some(Command::Listen(to, socket)) => crate::listener::accept::listen(&worker, to, socket),
+                Some(Command::ListenUnix(to, socket)) => crate::listener::accept::listen_unix(&worker, to, socket),
                 Some(Command::Serve(handover)) => handover.serve(&worker),
-                Some(Command::StopListening) => {
-                    worker.stopped.set(true);
-                    worker.stop_listening.notify_waiters();
-                }
+                Some(Command::StopListening) => worker.stop_listening.notify_waiters(),
+                Some(Command::CloseChains) => worker.watchers.wake(),
                 Some(Command::CloseIdle) => worker.close_idle_clients.notify_waiters(),
                 Some(Command::Stop) | None => {
                     worker.close_idle();

@@ -16,6 +16,7 @@ mod admin;
 mod config;
 mod drain;
 mod limits;
+mod listener_updates;
 mod listeners;
 mod original_dst;
 mod pools;

@@ -140,9 +140,10 @@ load_assignment:
     };
     let cluster = crate::cluster::compile::compile(proto, &context, "c").unwrap();
     let hosts = cluster.hosts.load_full();
-    let counts = &hosts.all.first().unwrap().counts;
+    let counts = &hosts.all.first().unwrap().state.counts;
     counts.connections.store(5940, Relaxed);
     counts.connections_active.store(1, Relaxed);
     counts.requests.store(5939, Relaxed);
-    state.shared.clusters.slot("c1").current.store(Some(cluster));
+    state.shared.clusters.slot("c1").set(Some(cluster));
+    state.shared.clusters.publish();
 }

@@ -79,7 +79,7 @@ impl Drop for UpstreamInfo {
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
         stats.upstream_cx_length_ms.record(self.start.elapsed().as_millis() as u64);
-        self.host.counts.connections_active.fetch_sub(1, Relaxed);
+        self.host.state.counts.connections_active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -178,13 +178,13 @@ pub async fn connect(
     let stats = &cluster.stats;
     let start = Instant::now();
     stats.upstream_cx_total.inc();
-    host.counts.connections.fetch_add(1, Relaxed);
+    host.state.counts.connections.fetch_add(1, Relaxed);
     let made = timeout_at(Some(start + cluster.connect_timeout), open(worker, cluster, host, sharing, sni)).await;
     let error = match made {
         Some(Ok((io, local, tls, guard))) => {
             stats.upstream_cx_active.inc();
             stats.upstream_cx_connect_ms.record(start.elapsed().as_millis() as u64);
-            host.counts.connections_active.fetch_add(1, Relaxed);
+            host.state.counts.connections_active.fetch_add(1, Relaxed);
             let upstream = UpstreamInfo {
                 id: next_id(),
                 cluster: cluster.clone(),
@@ -206,7 +206,7 @@ pub async fn connect(
     };
     stats.upstream_cx_connect_fail.inc();
     stats.upstream_cx_destroy.inc();
-    host.counts.connect_failures.fetch_add(1, Relaxed);
+    host.state.counts.connect_failures.fetch_add(1, Relaxed);
     Err(error)
 }
 
@@ -222,7 +222,14 @@ async fn open(
     let transport = &*host.transport;
     let (io, local, guard) = match &host.info.address {
         Address::Ip(to) => {
-            let tcp = connect_tcp(*to, cluster.bind, cluster.keepalive).await.map_err(|e| failed(&e))?;
+            let mut tcp = connect_tcp(*to, cluster.bind, cluster.keepalive).await;
+            for other in host.additional.iter().filter_map(Address::socket) {
+                if tcp.is_ok() {
+                    break;
+                }
+                tcp = connect_tcp(other, cluster.bind, cluster.keepalive).await;
+            }
+            let tcp = tcp.map_err(|e| failed(&e))?;
             let local = tcp.local_addr().map_err(|e| failed(&e))?;
             (Io::Tcp(tcp), Address::Ip(local), None)
         }

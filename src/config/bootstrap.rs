@@ -227,10 +227,11 @@ pub fn compile(
         let path = format!("static_resources.clusters[{i}]");
         let cluster = cluster::compile::compile(proto, &cx, &path)?;
         let slot = clusters.slot(&cluster.names.name);
-        if slot.current.swap(Some(cluster)).is_some() {
+        if slot.set(Some(cluster)).is_some() {
             return Err(ConfigError::new(format!("{path}.name"), format!("there is another cluster '{}'", slot.name)));
         }
     }
+    clusters.publish();
     let mut compiled: Vec<listener::compile::Compiled> = Vec::new();
     for (i, proto) in listeners.into_iter().enumerate() {
         let path = format!("static_resources.listeners[{i}]");
@@ -245,6 +246,7 @@ pub fn compile(
         check_clusters(listener, clusters, &path)?;
         compiled.push(one);
     }
+    clusters.publish();
     Ok(Resources { listeners: compiled })
 }
 

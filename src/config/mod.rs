@@ -82,7 +82,48 @@ pub fn warn_ignored(set: bool, path: &str, field: &str) {
     }
 }
 
+/// Says the same as [`warn_ignored`], but once in the life of the process for a field of whatever resource: a push has thousands of clusters.
+pub fn warn_once(set: bool, path: &str, field: &str) {
+    if set {
+        say_once(&format!("{}.{field} has no effect yet", without_indexes(path)));
+    }
+}
+
+/// Logs a warning, unless the same one was logged before. The text must not hold what a peer chooses: all of them are remembered.
+pub fn say_once(text: &str) {
+    static SAID: std::sync::Mutex<std::collections::BTreeSet<String>> =
+        std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !said.contains(text) {
+        said.insert(text.to_owned());
+        tracing::warn!(target: "config", "{text} (said once)");
+    }
+}
+
+/// A path without what is in brackets and parentheses: indexes and names.
+fn without_indexes(path: &str) -> String {
+    let mut depth = 0u32;
+    let mut out = String::with_capacity(path.len());
+    for c in path.chars() {
+        match c {
+            '[' | '(' => depth += 1,
+            ']' | ')' => depth = depth.saturating_sub(1),
+            c if depth == 0 => out.push(c),
+            _ => {}
+        }
+    }
+    out
+}
+
 /// A field that is not supported must hold its default.
 pub fn refuse<T: Default + PartialEq>(value: &T, path: &str, field: &str) -> Result<(), ConfigError> {
     if *value == T::default() { Ok(()) } else { Err(ConfigError::unsupported(format!("{path}.{field}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_path_is_one_key_whatever_is_counted_or_named_in_it() {
+        assert_eq!(super::without_indexes("clusters[17].x (a[1]).y[outbound|80||a.b]"), "clusters.x .y");
+    }
 }

@@ -136,8 +136,8 @@ impl ActiveRequest {
     pub fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> ActiveRequest {
         cluster.stats.upstream_rq_total.inc();
         cluster.stats.upstream_rq_active.inc();
-        host.counts.requests.fetch_add(1, Relaxed);
-        host.active.fetch_add(1, Relaxed);
+        host.state.counts.requests.fetch_add(1, Relaxed);
+        host.state.active.fetch_add(1, Relaxed);
         ActiveRequest { cluster: cluster.clone(), host: host.clone() }
     }
 }
@@ -145,7 +145,7 @@ impl ActiveRequest {
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.cluster.stats.upstream_rq_active.dec();
-        self.host.active.fetch_sub(1, Relaxed);
+        self.host.state.active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -348,7 +348,7 @@ pub fn choose_host(
         cluster.stats.original_dst_host_invalid.inc();
         return None;
     };
-    Some(worker.original(cluster, config, address))
+    Some(worker.original(config, address))
 }
 
 async fn open_plain(

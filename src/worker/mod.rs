@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use waypost_filters::stream::HostInfo;
 use crate::cluster::balance::BalanceState;
 use crate::cluster::connect::{AutoSni, Sharing, sni_key};
 use crate::cluster::pool::{Pool, PoolKey};
-use crate::cluster::{Cluster, ClusterTable, Host, OriginalDst, balance};
+use crate::cluster::{Cluster, ClusterTable, Host, Origin, OriginalDst, balance, changes};
 use crate::lifecycle::Drain;
 use crate::listener::drain::Watchers;
 use crate::listener::{Handover, ListenSocket, Listeners};
@@ -76,9 +76,11 @@ pub struct Worker {
     /// How many connections and tunnelled streams it serves.
     pub load: Arc<AtomicUsize>,
     pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
-    balance: RefCell<HashMap<u64, BalanceState>>,
-    /// Hosts of `ORIGINAL_DST` clusters, by cluster and address, kept while a pool uses them.
-    original: RefCell<HashMap<(u64, SocketAddr), Arc<Host>>>,
+    balance: RefCell<HashMap<u64, (Weak<Cluster>, BalanceState)>>,
+    /// Hosts of `ORIGINAL_DST` clusters, by origin and address, kept while a pool uses them.
+    original: RefCell<HashMap<(u64, SocketAddr), (Arc<Host>, Arc<Origin>)>>,
+    /// [`changes`] of clusters when they were last looked through.
+    seen: Cell<u64>,
     random: Cell<u64>,
     /// Tells accept loops to look whether their sockets are closed.
     pub stop_listening: tokio::sync::Notify,
@@ -99,6 +101,7 @@ impl Worker {
             pools: RefCell::default(),
             balance: RefCell::default(),
             original: RefCell::default(),
+            seen: Cell::new(0),
             random: Cell::new(seed | 1),
             stop_listening: tokio::sync::Notify::new(),
             close_idle_clients: tokio::sync::Notify::new(),
@@ -120,23 +123,26 @@ impl Worker {
     pub fn pick(&self, cluster: &Arc<Cluster>, avoid: &[u64]) -> Option<Arc<Host>> {
         let hosts = cluster.hosts.load();
         let mut states = self.balance.borrow_mut();
-        let state = states.entry(cluster.id).or_default();
+        let (_, state) = states.entry(cluster.id).or_insert_with(|| (Arc::downgrade(cluster), BalanceState::default()));
+        if hosts.panic {
+            cluster.stats.lb_healthy_panic.inc();
+        }
         balance::pick(cluster.policy, &hosts, state, self.random(), avoid)
     }
 
     /// The host of an `ORIGINAL_DST` cluster at an address.
-    pub fn original(&self, cluster: &Arc<Cluster>, config: &OriginalDst, mut address: SocketAddr) -> Arc<Host> {
+    pub fn original(&self, config: &OriginalDst, mut address: SocketAddr) -> Arc<Host> {
         if let Some(port) = config.port {
             address.set_port(port);
         }
         let mut hosts = self.original.borrow_mut();
-        let host = hosts.entry((cluster.id, address)).or_insert_with(|| {
+        let (host, _) = hosts.entry((config.origin.id, address)).or_insert_with(|| {
             let info = HostInfo {
                 address: Address::Ip(address),
                 hostname: Arc::from(""),
                 metadata: waypost_filters::metadata::Metadata::default(),
             };
-            Arc::new(Host::new(info, config.transport.clone()))
+            (Arc::new(Host::new(info, config.transport.clone())), config.origin.clone())
         });
         host.clone()
     }
@@ -157,6 +163,7 @@ impl Worker {
         let mut pools = self.pools.borrow_mut();
         let found = pools.get(&key);
         if let Some(pool) = found.filter(|p| p.serves(shared, sni)) {
+            pool.follow(cluster, host);
             return pool.clone();
         }
         let collides = found.is_some();
@@ -170,6 +177,11 @@ impl Worker {
     /// Looks through all pools; drops the empty ones.
     fn sweep(&self) {
         let now = Instant::now();
+        let changes = changes();
+        if self.seen.replace(changes) != changes {
+            self.balance.borrow_mut().retain(|_, (cluster, _)| cluster.strong_count() > 0);
+            self.original.borrow().values().filter(|(_, o)| o.state.retired()).for_each(|(h, _)| h.state.retire());
+        }
         let all: Vec<(PoolKey, Rc<Pool>)> = self.pools.borrow().iter().map(|(k, p)| (*k, p.clone())).collect();
         for (key, pool) in all {
             let keep = pool.sweep(now);
@@ -178,7 +190,7 @@ impl Worker {
                 self.pools.borrow_mut().remove(&key);
             }
         }
-        self.original.borrow_mut().retain(|_, host| Arc::strong_count(host) > 1);
+        self.original.borrow_mut().retain(|_, (host, _)| Arc::strong_count(host) > 1);
     }
 
     /// Closes idle upstream connections, when the process ends.

@@ -372,7 +372,7 @@ type Place<'a> = (&'a [Arc<str>; 3], u32, Vec<Value>);
 fn assignment(cluster: &Cluster) -> Value {
     let hosts = cluster.hosts.load();
     let mut places: Vec<Place<'_>> = Vec::new();
-    for host in &hosts.all {
+    for host in hosts.all.iter() {
         let mut endpoint = Map::new();
         endpoint.insert("address".to_owned(), clusters::address(&host.info.address));
         endpoint.insert("health_check_config".to_owned(), json!({}));
@@ -384,9 +384,9 @@ fn assignment(cluster: &Cluster) -> Value {
             "health_status": clusters::health_status(host.health),
             "load_balancing_weight": host.weight,
         });
-        match places.iter_mut().find(|(l, p, _)| **l == host.locality && *p == host.priority) {
+        match places.iter_mut().find(|(l, p, _)| **l == host.place.locality && *p == host.place.priority) {
             Some((_, _, list)) => list.push(entry),
-            None => places.push((&host.locality, host.priority, vec![entry])),
+            None => places.push((&host.place.locality, host.place.priority, vec![entry])),
         }
     }
     places.sort_by_key(|(_, priority, _)| *priority);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use waypost_filters::metadata::Metadata;
+use waypost_filters::metadata::{Metadata, json_of_struct};
 use waypost_xds::any;
 use waypost_xds::envoy::config::cluster::v3::cluster::TransportSocketMatch;
 use waypost_xds::envoy::config::core::v3::{TransportSocket, transport_socket::ConfigType};
@@ -12,8 +12,7 @@ use waypost_xds::envoy::extensions::transport_sockets::internal_upstream::v3::in
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use waypost_xds::envoy::r#type::metadata::v3::metadata_kind::Kind;
 
-use super::super::{Passthrough, TlsTransport, Transport};
-use super::match_json;
+use super::{Passthrough, TlsTransport, Transport};
 use crate::config::{ConfigError, Context};
 use crate::tls::{ClientTls, TlsStats};
 
@@ -21,6 +20,7 @@ use crate::tls::{ClientTls, TlsStats};
 const MATCH: &str = "envoy.transport_socket_match";
 
 /// The transport sockets that a cluster's hosts may use.
+#[derive(Debug)]
 pub struct Transports {
     matches: Vec<(Value, Arc<Transport>)>,
     default: Arc<Transport>,
@@ -39,7 +39,7 @@ impl Transports {
             .enumerate()
             .map(|(i, TransportSocketMatch { name: _, r#match, transport_socket })| {
                 let path = format!("{path}.transport_socket_matches[{i}].transport_socket");
-                Ok((match_json(r#match), Arc::new(compile(transport_socket, cx, &path)?)))
+                Ok((r#match.map_or(Value::Null, json_of_struct), Arc::new(compile(transport_socket, cx, &path)?)))
             })
             .collect::<Result<_, ConfigError>>()?;
         Ok(Transports { matches, default: Arc::new(compile(default, cx, &format!("{path}.transport_socket"))?) })

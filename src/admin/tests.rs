@@ -81,10 +81,10 @@ fn state_with(args: &[&str], stats: StatsConfig) -> Arc<AdminState> {
         log,
         access_logs: Default::default(),
         secrets: crate::tls::SecretStore::new(),
-        runtime: vec![
+        runtime: Arc::new(std::sync::Mutex::new(vec![
             RuntimeLayer { name: "base".into(), values: vec![("a.b".into(), "5".into()), ("c".into(), "x".into())] },
             RuntimeLayer { name: "admin".into(), values: vec![("c".into(), "y".into())] },
-        ],
+        ])),
         started: (Instant::now(), SystemTime::now()),
         gauges: ServerGauges::new(&store),
     })
@@ -136,6 +136,7 @@ load_assignment:
         clusters: &state.shared.clusters,
         logs: &state.access_logs,
         secrets: &state.secrets,
+        routes: &crate::route::slot::RouteSlots::default(),
         process: &Process::default(),
     };
     let cluster = crate::cluster::compile::compile(proto, &context, "c").unwrap();

@@ -65,15 +65,23 @@ impl Transports {
 
     /// Makes the contexts count their updates.
     pub fn follow(&self, stats: &TlsStats) {
-        fn follow(t: &Transport, stats: &TlsStats) {
+        self.contexts().for_each(|tls| tls.follow(stats));
+    }
+
+    /// Whether nobody need wait for the contexts' secrets any more.
+    pub fn settled(&self) -> bool {
+        self.contexts().all(ClientTls::settled)
+    }
+
+    fn contexts(&self) -> impl Iterator<Item = &ClientTls> {
+        fn tls(t: &Transport) -> Option<&ClientTls> {
             match t {
-                Transport::Raw => {}
-                Transport::Tls(tls) => tls.0.follow(stats),
-                Transport::Internal { inner, .. } => follow(inner, stats),
+                Transport::Raw => None,
+                Transport::Tls(tls) => Some(&tls.0),
+                Transport::Internal { inner, .. } => tls(inner),
             }
         }
-        follow(&self.default, stats);
-        self.matches.iter().for_each(|(_, t)| follow(t, stats));
+        std::iter::once(&self.default).chain(self.matches.iter().map(|(_, t)| t)).filter_map(|t| tls(t))
     }
 
     /// The one for hosts that match nothing.

@@ -26,6 +26,11 @@ impl Cluster {
         }
     }
 
+    /// Whether nobody need wait for the secrets of its transport sockets any more.
+    pub fn secrets_settled(&self) -> bool {
+        self.transports.settled()
+    }
+
     /// Takes an assignment of EDS. Hosts that are in both the old and the new one keep their pools and counters; an assignment that cannot be
     /// used leaves everything as it is. For the control thread.
     pub fn assign(&self, assignment: &ClusterLoadAssignment, path: &str) -> Result<(), ConfigError> {

@@ -37,6 +37,7 @@ impl Rig {
             clusters: &self.clusters,
             logs: &self.logs,
             secrets: &self.secrets,
+            routes: &crate::route::slot::RouteSlots::default(),
             process: &self.process,
         };
         match old {

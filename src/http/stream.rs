@@ -470,11 +470,14 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("envoy overloaded");
         return active.reply(&mut down, None, reply, None).await;
     }
-    if let Err(reply) = mutate_request(&hcm, &hcm.routes.internal_only_headers, &mut active.http) {
+    // One table for the whole request, whatever RDS does meanwhile.
+    let table = hcm.routes.load();
+    let internal_only = table.get().map_or(&[][..], |t| &t.internal_only_headers);
+    if let Err(reply) = mutate_request(&hcm, internal_only, &mut active.http) {
         return active.reply(&mut down, None, *reply, None).await;
     }
     let random = connection.worker.random();
-    let mut route = hcm.routes.find(&active.http, random).cloned();
+    let mut route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
     note_route(&mut active.http.info, route.as_ref());
     active.decorate(route.as_deref());
     let Some(chain) = chain_of(&active.http, &hcm, route.as_deref()) else {
@@ -504,9 +507,10 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         }
     }
     if std::mem::take(&mut active.http.reroute) {
-        route = hcm.routes.find(&active.http, random).cloned();
+        route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
         note_route(&mut active.http.info, route.as_ref());
     }
+    drop(table);
     let Some(route) = route else {
         hcm.stats.no_route.inc();
         let mut reply = LocalReply::new(StatusCode::NOT_FOUND, "route_not_found").flag(Flag::NoRouteFound);

@@ -20,6 +20,7 @@ mod matching;
 mod redirect;
 mod retry;
 mod rewrite;
+pub mod slot;
 #[cfg(test)]
 mod tests;
 mod weighted;

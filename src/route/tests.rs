@@ -25,6 +25,7 @@ pub(super) fn compile(config: RouteConfiguration) -> Result<Arc<RouteTable>, Con
         clusters: &clusters,
         logs: &logs,
         secrets: &crate::tls::SecretStore::new(),
+        routes: &crate::route::slot::RouteSlots::default(),
         process: &process,
     };
     RouteTable::compile(config, &cx, "rc")

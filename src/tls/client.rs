@@ -122,6 +122,11 @@ impl ClientTls {
         self.live.follow(stats.updates());
     }
 
+    /// Whether nobody need wait for its secrets any more: each is there, was refused, or did not come in time.
+    pub fn settled(&self) -> bool {
+        self.live.common.settled()
+    }
+
     /// Whether all secrets are there.
     pub fn ready(&self) -> bool {
         self.live.current.load().is_some()

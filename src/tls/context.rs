@@ -152,6 +152,11 @@ impl Common {
         self.certificates.len()
     }
 
+    /// Whether no secret is waited for any more. Those in files are not waited for: a context is refreshed when they are there.
+    pub fn settled(&self) -> bool {
+        self.slots().all(|s| !matches!(s.origin(), Origin::Service(_)) || s.settled())
+    }
+
     fn slots(&self) -> impl Iterator<Item = &SecretRef> {
         let certificates = self.certificates.iter().filter_map(|(_, c)| match c {
             Certificate::Slot(slot) => Some(slot),

@@ -132,6 +132,11 @@ impl ServerTls {
         self.live.follow(stats.updates());
     }
 
+    /// Whether nobody need wait for its secrets any more: each is there, was refused, or did not come in time.
+    pub fn settled(&self) -> bool {
+        self.live.common.settled()
+    }
+
     /// Whether all secrets are there.
     pub fn ready(&self) -> bool {
         self.live.current.load().is_some()

@@ -109,6 +109,11 @@ impl Worker {
         })
     }
 
+    /// The control thread's: for connections to discovery services and the like. It accepts nothing and takes no commands.
+    pub fn control(shared: Arc<Shared>) -> Rc<Worker> {
+        Worker::new(usize::MAX, shared, Arc::default())
+    }
+
     /// A random number (xorshift64*): for load balancing and sampling, not for secrets.
     pub fn random(&self) -> u64 {
         let mut x = self.random.get();

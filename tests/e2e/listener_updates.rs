@@ -52,7 +52,14 @@ impl Server {
         let proto = json::from_value(&yaml::parse(yaml).unwrap(), &json::Options::reject_unknown()).unwrap();
         let process = Process::default();
         let (stats, clusters) = (&self.shared.stats, &self.shared.clusters);
-        let cx = Context { stats, clusters, logs: &self.logs, secrets: &self.secrets, process: &process };
+        let cx = Context {
+            stats,
+            clusters,
+            logs: &self.logs,
+            secrets: &self.secrets,
+            routes: &Default::default(),
+            process: &process,
+        };
         let cluster = cluster::compile::compile(proto, &cx, "cluster").unwrap();
         clusters.slot(&cluster.names.name).current.store(Some(cluster));
         self
@@ -61,7 +68,14 @@ impl Server {
     fn prepare(&mut self, proto: Listener) -> Result<Prepared, String> {
         let process = Process::default();
         let (stats, clusters) = (&self.shared.stats, &self.shared.clusters);
-        let cx = Context { stats, clusters, logs: &self.logs, secrets: &self.secrets, process: &process };
+        let cx = Context {
+            stats,
+            clusters,
+            logs: &self.logs,
+            secrets: &self.secrets,
+            routes: &Default::default(),
+            process: &process,
+        };
         self.manager.prepare(proto, &cx, "listener").map_err(|e| e.to_string())
     }
 

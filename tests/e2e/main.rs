@@ -14,6 +14,7 @@ mod rig;
 mod access_log;
 mod admin;
 mod config;
+mod discovery;
 mod drain;
 mod limits;
 mod listener_updates;

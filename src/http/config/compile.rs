@@ -26,7 +26,9 @@ use super::{
     ServerMode, Stats, StripPort, Timeouts, UpgradeConfig, UserAgent, Xfcc, XfccMode,
 };
 use crate::config::{ConfigError, Context, refuse, warn_ignored};
+use crate::discovery::source::Fetch;
 use crate::http::filters::{FilterConfig, build_chain};
+use crate::route::slot::Routes;
 use crate::route::{FilterOverrides, RouteTable};
 
 impl HttpConnectionManager {
@@ -123,9 +125,13 @@ impl HttpConnectionManager {
         )?;
         let routes = match route_specifier {
             Some(inner::RouteSpecifier::RouteConfig(routes)) => {
-                RouteTable::compile(routes, cx, &at(path, "route_config"))?
+                Routes::Here(RouteTable::compile(routes, cx, &at(path, "route_config"))?)
             }
-            Some(inner::RouteSpecifier::Rds(_)) => return Err(ConfigError::unsupported(at(path, "rds"))),
+            Some(inner::RouteSpecifier::Rds(proto::Rds { config_source, route_config_name })) => {
+                let path = at(path, "rds");
+                let fetch = Fetch::of(&config_source.unwrap_or_default(), &at(&path, "config_source"))?;
+                Routes::Slot(cx.routes.slot(fetch, &route_config_name, &stat_prefix))
+            }
             Some(inner::RouteSpecifier::ScopedRoutes(_)) => {
                 return Err(ConfigError::unsupported(at(path, "scoped_routes")));
             }

@@ -41,6 +41,7 @@ pub(crate) fn compile(change: impl FnOnce(&mut Proto)) -> Result<Arc<HttpConnect
         clusters: &clusters,
         logs: &logs,
         secrets: &crate::tls::SecretStore::new(),
+        routes: &crate::route::slot::RouteSlots::default(),
         process: &process,
     };
     let mut proto = least();

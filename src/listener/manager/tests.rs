@@ -42,6 +42,7 @@ impl Rig {
             clusters: &self.shared.clusters,
             logs: &self.logs,
             secrets: &self.secrets,
+            routes: &crate::route::slot::RouteSlots::default(),
             process: &Process::default(),
         };
         self.manager.prepare(proto, &cx, "l")
@@ -151,6 +152,7 @@ async fn a_listener_of_the_bootstrap_stays_what_it_is() {
         clusters: &rig.shared.clusters,
         logs: &rig.logs,
         secrets: &rig.secrets,
+        routes: &crate::route::slot::RouteSlots::default(),
         process: &process,
     };
     let compiled = compile::compile(proto(text), &cx, "l").unwrap();

@@ -331,7 +331,7 @@ fn survives<S: Subscription<Response: Incoming, Request: Say>>(sample: &S::Respo
         let bytes = if round % 2 == 0 { noise.bend(&wire) } else { (0..40).map(|_| noise.next() as u8).collect() };
         let Ok(response) = S::Response::decode(bytes.as_slice()) else { continue };
         if let Some(Event::Update(update)) = talk.0.response(response) {
-            let error = (noise.next() % 2 == 0).then(|| "no".to_owned());
+            let error = noise.next().is_multiple_of(2).then(|| "no".to_owned());
             talk.0.command(Command::Verdict { type_url: update.type_url, nonce: update.nonce, error });
         }
         talk.says();

@@ -2,6 +2,10 @@
 
 pub mod bootstrap;
 pub mod convert;
+pub mod extension;
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use waypost_filters::format::header_ops::HeaderOpsError;
 use waypost_filters::matcher::MatcherError;
@@ -75,10 +79,26 @@ impl From<HeaderOpsError> for ConfigError {
     }
 }
 
-/// Says that a field is set which nothing acts on yet: traffic flows as if it were not there.
+/// Says that a field is set which nothing acts on yet: traffic flows as if it were not there. Once for each field of a kind of message.
 pub fn warn_ignored(set: bool, path: &str, field: &str) {
     if set {
-        tracing::warn!("{path}.{field} has no effect yet");
+        let message = path.rsplit('.').next().and_then(|last| last.split('[').next()).unwrap_or_default();
+        warn_once(&format!("{message}.{field}"), || format!("{path}.{field} has no effect yet"));
+    }
+}
+
+/// The keys of what [`warn_once`] has said. They come from the code or from type names; a control plane that makes up names stops being
+/// listened to at this many.
+const WARNED: usize = 1024;
+
+/// Warns once for each key in the life of the process: istiod sends the same few fields with every resource of every push.
+pub fn warn_once(key: &str, text: impl FnOnce() -> String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.len() < WARNED && !said.contains(key) {
+        said.insert(key.to_owned());
+        drop(said);
+        tracing::warn!("{}", text());
     }
 }
 

@@ -5,6 +5,7 @@ pub mod chain_match;
 pub mod compile;
 pub mod inspect;
 pub mod internal;
+pub mod network;
 pub mod serve;
 
 use std::collections::HashMap;

@@ -12,7 +12,7 @@ use waypost_xds::envoy::config::endpoint::v3 as ep;
 use super::host_set::OVERPROVISIONING;
 use super::{Health, Place};
 use crate::config::convert::{address, socket_address, u32_of};
-use crate::config::{ConfigError, refuse, warn_once};
+use crate::config::{ConfigError, refuse, warn_ignored};
 
 /// The API allows priorities up to this.
 const PRIORITY_MAX: u32 = 128;
@@ -77,9 +77,9 @@ pub fn read(assignment: &ep::ClusterLoadAssignment, names: bool, path: &str) -> 
         weighted_priority_health,
     }) = policy
     {
-        warn_once(!drop_overloads.is_empty(), path, "policy.drop_overloads");
-        warn_once(endpoint_stale_after.is_some(), path, "policy.endpoint_stale_after");
-        warn_once(*weighted_priority_health, path, "policy.weighted_priority_health");
+        warn_ignored(!drop_overloads.is_empty(), path, "policy.drop_overloads");
+        warn_ignored(endpoint_stale_after.is_some(), path, "policy.endpoint_stale_after");
+        warn_ignored(*weighted_priority_health, path, "policy.weighted_priority_health");
         overprovisioning = u32_of(*overprovisioning_factor).unwrap_or(OVERPROVISIONING);
     }
     let mut endpoints = Vec::with_capacity(localities.iter().map(|l| l.lb_endpoints.len()).sum());

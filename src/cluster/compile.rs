@@ -20,7 +20,7 @@ use super::{
     assignment, next_id,
 };
 use crate::config::convert::{bool_of, duration, socket_address, u32_of};
-use crate::config::{ConfigError, Context, refuse, say_once, warn_once};
+use crate::config::{ConfigError, Context, refuse, say_once, warn_ignored};
 use crate::net::socket::Keepalive;
 use crate::tls::TlsStats;
 
@@ -106,15 +106,15 @@ pub fn compile_after(
     refuse(&per_connection_buffer_high_watermark_timeout, path, "per_connection_buffer_high_watermark_timeout")?;
     refuse(&upstream_config, path, "upstream_config")?;
     // These say how load is spread, watched or counted: traffic flows without them.
-    warn_once(!health_checks.is_empty(), path, "health_checks");
-    warn_once(outlier_detection.is_some(), path, "outlier_detection");
-    warn_once(lb_subset_config.is_some(), path, "lb_subset_config");
-    warn_once(lrs_server.is_some(), path, "lrs_server");
-    warn_once(track_timeout_budgets, path, "track_timeout_budgets");
-    warn_once(track_cluster_stats.is_some(), path, "track_cluster_stats");
-    warn_once(preconnect_policy.is_some(), path, "preconnect_policy");
-    warn_once(connection_pool_per_downstream_connection, path, "connection_pool_per_downstream_connection");
-    warn_once(queuing_policies.is_some(), path, "queuing_policies");
+    warn_ignored(!health_checks.is_empty(), path, "health_checks");
+    warn_ignored(outlier_detection.is_some(), path, "outlier_detection");
+    warn_ignored(lb_subset_config.is_some(), path, "lb_subset_config");
+    warn_ignored(lrs_server.is_some(), path, "lrs_server");
+    warn_ignored(track_timeout_budgets, path, "track_timeout_budgets");
+    warn_ignored(track_cluster_stats.is_some(), path, "track_cluster_stats");
+    warn_ignored(preconnect_policy.is_some(), path, "preconnect_policy");
+    warn_ignored(connection_pool_per_downstream_connection, path, "connection_pool_per_downstream_connection");
+    warn_ignored(queuing_policies.is_some(), path, "queuing_policies");
     cluster_filters(&filters, path)?;
 
     let connections = connections::hash(&connections::Parts {
@@ -343,8 +343,8 @@ fn common_lb(config: Option<c::CommonLbConfig>, path: &str) -> Result<HostRules,
         locality_config_specifier,
     } = config;
     let path = format!("{path}.common_lb_config");
-    warn_once(close_connections_on_host_set_change, &path, "close_connections_on_host_set_change");
-    warn_once(override_host_status.is_some(), &path, "override_host_status");
+    warn_ignored(close_connections_on_host_set_change, &path, "close_connections_on_host_set_change");
+    warn_ignored(override_host_status.is_some(), &path, "override_host_status");
     if let Some(p) = healthy_panic_threshold {
         out.panic_threshold = p.value;
     }
@@ -352,7 +352,7 @@ fn common_lb(config: Option<c::CommonLbConfig>, path: &str) -> Result<HostRules,
     match locality_config_specifier {
         None => {}
         Some(L::LocalityWeightedLbConfig(_)) => out.locality_weighted = true,
-        Some(L::ZoneAwareLbConfig(_)) => warn_once(true, &path, "zone_aware_lb_config"),
+        Some(L::ZoneAwareLbConfig(_)) => warn_ignored(true, &path, "zone_aware_lb_config"),
     }
     Ok(out)
 }
@@ -361,7 +361,7 @@ fn thresholds(breakers: Option<v3::CircuitBreakers>, path: &str) -> Result<Thres
     let mut out = Thresholds::default();
     let Some(v3::CircuitBreakers { thresholds, per_host_thresholds }) = breakers else { return Ok(out) };
     let path = format!("{path}.circuit_breakers");
-    warn_once(!per_host_thresholds.is_empty(), &path, "per_host_thresholds");
+    warn_ignored(!per_host_thresholds.is_empty(), &path, "per_host_thresholds");
     for t in thresholds {
         let v3::circuit_breakers::Thresholds {
             priority,
@@ -373,8 +373,8 @@ fn thresholds(breakers: Option<v3::CircuitBreakers>, path: &str) -> Result<Thres
             track_remaining: _, // adds gauges only
             max_connection_pools,
         } = t;
-        warn_once(retry_budget.is_some(), &path, "thresholds.retry_budget");
-        warn_once(max_connection_pools.is_some(), &path, "thresholds.max_connection_pools");
+        warn_ignored(retry_budget.is_some(), &path, "thresholds.retry_budget");
+        warn_ignored(max_connection_pools.is_some(), &path, "thresholds.max_connection_pools");
         if priority != core::RoutingPriority::Default as i32 {
             // Nothing counts against these: a route with `priority: HIGH` is warned about and counts as default.
             continue;

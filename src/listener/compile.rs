@@ -5,35 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use waypost_filters::address::Address;
 use waypost_filters::connection::Direction;
-use waypost_filters::filter::NetworkFilter;
 use waypost_filters::listener::{http_inspector, original_dst, tls_inspector};
-use waypost_filters::network::set_filter_state::SetFilterState;
 use waypost_xds::any;
 use waypost_xds::envoy::config::core::v3::{self as core, transport_socket::ConfigType as SocketConfig};
 use waypost_xds::envoy::config::listener::v3;
-use waypost_xds::envoy::config::listener::v3::{filter, listener as l, listener_filter};
-use waypost_xds::envoy::extensions::filters::network as net;
+use waypost_xds::envoy::config::listener::v3::{listener as l, listener_filter};
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 
 use super::chain_match::{ChainMatch, FilterDisabled};
 use super::identity::{self, ChainKey, ChainProtos, Digest, Identity};
-use super::{Chains, FilterChain, Listener, ListenerFilter, ListenerStats, Terminal};
+use super::{Chains, FilterChain, Listener, ListenerFilter, ListenerStats, network};
 use crate::config::convert::{address, bool_of, timeout, timeout_or, u32_of};
 use crate::config::{ConfigError, Context, refuse};
-use crate::http::config::HttpConnectionManager;
 use crate::net::socket::{DEFAULT_BACKLOG, ListenOptions};
-use crate::tcp_proxy::TcpProxy;
 use crate::tcp_proxy::compile::access_logs;
 use crate::tls::ServerTls;
 
 /// Envoy: `listener_filters_timeout` is 15 s unless it is set.
 const FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Istio's network filters that only add telemetry: a connection without them is served all the same.
-const ONLY_TELEMETRY: [&str; 2] = ["envoy.tcp.metadataexchange.config.MetadataExchange", "stats.PluginConfig"];
 
 /// A listener, and what it was compiled from.
 pub struct Compiled {
@@ -323,37 +314,7 @@ fn chain(proto: v3::FilterChain, key: ChainKey, cx: &Context<'_>, path: &str) ->
     if bool_of(use_proxy_proto) == Some(true) {
         return Err(ConfigError::unsupported(format!("{path}.use_proxy_proto")));
     }
-    let mut network: Vec<Box<dyn NetworkFilter>> = Vec::new();
-    let mut terminal = None;
-    let count = filters.len();
-    for (i, v3::Filter { name, config_type }) in filters.into_iter().enumerate() {
-        let path = format!("{path}.filters[{i}]");
-        let config = match config_type {
-            Some(filter::ConfigType::TypedConfig(c)) => c,
-            Some(filter::ConfigType::ConfigDiscovery(_)) => {
-                return Err(ConfigError::unsupported(format!("{path}.config_discovery")));
-            }
-            None => {
-                return Err(ConfigError::new(
-                    format!("{path}.typed_config"),
-                    format!("expected a configuration of {name}"),
-                ));
-            }
-        };
-        let path = format!("{path}.typed_config");
-        let last = i + 1 == count;
-        match network_filter(&config, cx, &path)? {
-            Some(Kind::Terminal(_)) if !last => {
-                return Err(ConfigError::new(path, format!("{name} has to be the last filter of its chain")));
-            }
-            Some(Kind::Terminal(t)) => terminal = Some(t),
-            Some(Kind::Before(f)) if !last => network.push(f),
-            Some(Kind::Before(_)) | None if last => {
-                return Err(ConfigError::new(path, format!("{name} cannot be the last filter of its chain")));
-            }
-            Some(Kind::Before(_)) | None => {}
-        }
-    }
+    let (network, terminal) = network::compile(filters, cx, path)?;
     Ok(FilterChain {
         key,
         state: Arc::default(),
@@ -364,49 +325,8 @@ fn chain(proto: v3::FilterChain, key: ChainKey, cx: &Context<'_>, path: &str) ->
             &format!("{path}.transport_socket_connect_timeout"),
         )?,
         network: network.into(),
-        terminal: terminal.unwrap_or(Terminal::Nothing),
+        terminal,
     })
-}
-
-enum Kind {
-    Before(Box<dyn NetworkFilter>),
-    Terminal(Terminal),
-}
-
-/// Compiles a network filter; none for one that only adds telemetry, which is left out with a warning.
-fn network_filter(
-    config: &waypost_xds::google::protobuf::Any,
-    cx: &Context<'_>,
-    path: &str,
-) -> Result<Option<Kind>, ConfigError> {
-    let kind = any::type_name(config);
-    let found = match kind.as_str() {
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
-            Kind::Terminal(Terminal::Http(HttpConnectionManager::compile(any::unpack(config, path)?, cx, path)?))
-        }
-        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
-            Kind::Terminal(Terminal::Tcp(TcpProxy::compile(any::unpack(config, path)?, cx, path)?))
-        }
-        "envoy.extensions.filters.network.echo.v3.Echo" => {
-            let net::echo::v3::Echo {} = any::unpack(config, path)?;
-            Kind::Terminal(Terminal::Echo)
-        }
-        "envoy.extensions.filters.network.direct_response.v3.Config" => {
-            let net::direct_response::v3::Config { response } = any::unpack(config, path)?;
-            let body =
-                response.map(|r| crate::config::convert::data_source(r, &format!("{path}.response"))).transpose()?;
-            Kind::Terminal(Terminal::DirectResponse(Bytes::from(body.unwrap_or_default())))
-        }
-        "envoy.extensions.filters.network.set_filter_state.v3.Config" => {
-            Kind::Before(Box::new(SetFilterState::compile(any::unpack(config, path)?, path)?))
-        }
-        other if ONLY_TELEMETRY.contains(&other) => {
-            tracing::warn!("{path}: {other} adds telemetry only and is not supported yet");
-            return Ok(None);
-        }
-        other => return Err(ConfigError::unsupported(format!("{path}: {other}"))),
-    };
-    Ok(Some(found))
 }
 
 fn transport(

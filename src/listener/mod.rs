@@ -8,6 +8,7 @@ pub mod identity;
 pub mod inspect;
 pub mod internal;
 pub mod manager;
+pub mod network;
 pub mod serve;
 mod set;
 mod socket;

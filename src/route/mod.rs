@@ -40,7 +40,7 @@ use crate::observe::stats::Counter;
 
 pub use self::action::Action;
 pub use self::direct::DirectResponse;
-pub use self::filters::{FilterOverride, FilterOverrides};
+pub use self::filters::{FilterEffect, FilterOverride, FilterOverrides};
 pub use self::forward::{
     ConnectConfig, Forward, HashPolicy, HashSource, MaxStreamDuration, Priority, Upgrade, UpgradeConfigs,
 };

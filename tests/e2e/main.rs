@@ -16,6 +16,7 @@ mod admin;
 mod config;
 mod discovery;
 mod drain;
+mod guards;
 mod limits;
 mod listener_updates;
 mod listeners;

@@ -9,7 +9,7 @@ use waypost_xds::google::protobuf::Any;
 
 use super::super::Policy;
 use crate::config::convert::u32_of;
-use crate::config::{ConfigError, say_once, warn_once};
+use crate::config::{ConfigError, say_once, warn_ignored};
 
 /// Envoy's default is two choices.
 const CHOICES: u32 = 2;
@@ -55,14 +55,14 @@ pub fn compile(
             slow_start_config,
         })) => {
             let path = format!("{path}.least_request_lb_config");
-            warn_once(active_request_bias.is_some(), &path, "active_request_bias");
-            warn_once(slow_start_config.is_some(), &path, "slow_start_config");
+            warn_ignored(active_request_bias.is_some(), &path, "active_request_bias");
+            warn_ignored(slow_start_config.is_some(), &path, "slow_start_config");
             if let Policy::LeastRequest { choices } = &mut policy {
                 *choices = u32_of(choice_count).unwrap_or(CHOICES).max(CHOICES);
             }
         }
         Some(c::LbConfig::RoundRobinLbConfig(c::RoundRobinLbConfig { slow_start_config })) => {
-            warn_once(slow_start_config.is_some(), path, "round_robin_lb_config.slow_start_config");
+            warn_ignored(slow_start_config.is_some(), path, "round_robin_lb_config.slow_start_config");
         }
         Some(c::LbConfig::OriginalDstLbConfig(config)) => original = Some(config),
         // Said with the policy already.
@@ -107,22 +107,22 @@ fn of_type(config: &Any, path: &str, depth: u32) -> Result<Option<Policy>, Confi
                 enable_full_scan,
                 selection_method,
             } = any::unpack(config, path)?;
-            warn_once(active_request_bias.is_some(), &kind, "active_request_bias");
-            warn_once(slow_start_config.is_some(), &kind, "slow_start_config");
-            warn_once(locality_lb_config.is_some(), &kind, "locality_lb_config");
-            warn_once(enable_full_scan.is_some(), &kind, "enable_full_scan");
-            warn_once(selection_method != 0, &kind, "selection_method");
+            warn_ignored(active_request_bias.is_some(), &kind, "active_request_bias");
+            warn_ignored(slow_start_config.is_some(), &kind, "slow_start_config");
+            warn_ignored(locality_lb_config.is_some(), &kind, "locality_lb_config");
+            warn_ignored(enable_full_scan.is_some(), &kind, "enable_full_scan");
+            warn_ignored(selection_method != 0, &kind, "selection_method");
             Policy::LeastRequest { choices: u32_of(choice_count).unwrap_or(CHOICES).max(CHOICES) }
         }
         "round_robin.v3.RoundRobin" => {
             let lb::round_robin::v3::RoundRobin { slow_start_config, locality_lb_config } = any::unpack(config, path)?;
-            warn_once(slow_start_config.is_some(), &kind, "slow_start_config");
-            warn_once(locality_lb_config.is_some(), &kind, "locality_lb_config");
+            warn_ignored(slow_start_config.is_some(), &kind, "slow_start_config");
+            warn_ignored(locality_lb_config.is_some(), &kind, "locality_lb_config");
             Policy::RoundRobin
         }
         "random.v3.Random" => {
             let lb::random::v3::Random { locality_lb_config } = any::unpack(config, path)?;
-            warn_once(locality_lb_config.is_some(), &kind, "locality_lb_config");
+            warn_ignored(locality_lb_config.is_some(), &kind, "locality_lb_config");
             Policy::Random
         }
         "cluster_provided.v3.ClusterProvided" => Policy::ClusterProvided,

@@ -28,8 +28,8 @@ use super::{
 use crate::config::{ConfigError, Context, refuse, warn_ignored};
 use crate::discovery::source::Fetch;
 use crate::http::filters::{FilterConfig, build_chain};
+use crate::route::RouteTable;
 use crate::route::slot::Routes;
-use crate::route::{FilterOverrides, RouteTable};
 
 impl HttpConnectionManager {
     /// Compiles the message; `path` is where it stands.
@@ -139,7 +139,7 @@ impl HttpConnectionManager {
         };
         let filters_path = at(path, "http_filters");
         let filters = FilterConfig::list(http_filters, &filters_path)?;
-        let chain = Arc::new(build_chain(&filters, &FilterOverrides::default(), &filters_path)?);
+        let chain = Arc::new(build_chain(&filters, &filters_path)?);
 
         Ok(Arc::new(HttpConnectionManager {
             codec: match inner::CodecType::try_from(codec_type) {
@@ -406,7 +406,7 @@ fn upgrades(protos: Vec<inner::UpgradeConfig>, path: &str) -> Result<Vec<Upgrade
             None
         } else {
             let path = at(&path, "filters");
-            Some(Arc::new(build_chain(&FilterConfig::list(filters, &path)?, &FilterOverrides::default(), &path)?))
+            Some(Arc::new(build_chain(&FilterConfig::list(filters, &path)?, &path)?))
         };
         upgrades.push(UpgradeConfig { kind: upgrade_type.into(), enabled: boolean(enabled, true), chain });
     }

@@ -160,6 +160,11 @@ class Mesh:
                 return {url: (r.get("sent"), r.get("acked")) for url, r in one.get("resources", {}).items()}
         return None
 
+    def push(self):
+        """Has istiod send all that it has anew, changed or not."""
+        status, _ = fetch(CONTROL, "/debug/adsz?push=true")
+        assert status == 200, status
+
     def settled(self, seconds=20):
         """Waits until everything that istiod has sent is acknowledged, and nothing new for a while (istiod waits 100 ms for more changes)."""
         state = {"at": time.monotonic(), "last": None}

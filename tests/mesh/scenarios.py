@@ -57,6 +57,15 @@ def guarded(world, authority, http=True):
         assert not (reached := world.destinations.reached()), f"{authority} is guarded, and {reached} was reached"
 
 
+def said_why(world, *filters):
+    """The access log names the filter that is not built: by its response code details."""
+    def probe():
+        lines = [l for l in world.mesh.log().splitlines() if re.search(r'" 500 ', l)]
+        return lines if any(f in l for l in lines for f in filters) else False
+    if not world.stock:
+        world.mesh.wait(f"an access log line of 500 whose details name one of {filters}", 4, probe)
+
+
 def bookinfo(world, grpc="/svc/Unary"):
     """The services that nearly every scenario has: HTTP, gRPC, TCP, sniffed and named protocols, to captured and plain pods."""
     c = world.client
@@ -123,12 +132,14 @@ def authz(world):
         answer = world.client.grpc(RATINGS)
         assert answer.status == 500 or answer.headers.get("grpc-status", "0") != "0", f"ratings is guarded: {answer} {answer.headers}"
         assert not world.destinations.reached()
+    said_why(world, "rbac", "jwt_authn", "ext_authz")
 
 
 def extensions(world):
     """The rate limits are in every HTTP filter chain, that of the CONNECT included."""
     for authority in (REVIEWS, WEB):
         guarded(world, authority)
+    said_why(world, "local_ratelimit", "ratelimit")
 
 
 def workloads(world):
@@ -246,6 +257,7 @@ def gateway_api(world):
         answered(visit(443, "a.wild.example", "/", fixtures / "wild.crt"), 500)
         assert visit(8443, "pass.example", "/", False).status == 0
         assert not (reached := world.destinations.reached()), f"the gateway is guarded, and {reached} was reached"
+        said_why(world, "jwt_authn", "rbac")
     # Without the guards the same listeners serve.
     world.mesh.apply(GUARDS, remove=True)
     world.mesh.settled()

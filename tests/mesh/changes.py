@@ -10,7 +10,7 @@ import rig
 import scenarios
 import statements
 from scenarios import DB, DETAILS, RATINGS, REVIEWS, WEB, answered
-from traffic import Load, Newcomers, Steady, idle, visit
+from traffic import Client, Load, Newcomers, Steady, idle, visit
 
 ALWAYS = ["127.1.0.2", "127.1.0.4", "127.1.0.11", "127.1.0.12", "127.1.0.14", "127.1.0.15"]
 POLICY = """
@@ -169,6 +169,13 @@ def rotation(world):
                 mesh.rotate()
                 mesh.wait("the new certificate shown", 10, lambda: istio.serial("127.0.0.1", istio.HBONE) not in (None, *shown))
                 shown.append(istio.serial("127.0.0.1", istio.HBONE))
+            # Another root is added: clients under either are served.
+            mesh.add_root(world.work / "other")
+            stranger = Client(world.work / "other")
+            assert not welcome(stranger), "a client under a root that is not there yet was served"
+            mesh.rotate()
+            mesh.wait("clients under the added root served", 10, lambda: welcome(stranger))
+            shown.append(istio.serial("127.0.0.1", istio.HBONE))
         newcomers.all_served()
         steady.unbroken()
         statements.nothing_refused(world)
@@ -177,26 +184,43 @@ def rotation(world):
         assert number in text.lower(), f"istioctl does not show the certificate that is served ({number}):\n{text}"
 
 
+def welcome(client):
+    try:
+        return client.get(REVIEWS, "/").status == 200
+    except OSError:
+        return False
+
+
 def restarts(world):
-    """istiod is killed and comes back, again and again."""
+    """istiod is killed and comes back, again and again; the first time without a service that the proxy has from the one before."""
     mesh = world.mesh
     with mesh, Pods(world):
+        mesh.step("3-service-added")
         mesh.settled()
+        assert served(world, DETAILS), "details is not served after it was added"
         steady, newcomers = Steady(world.client, [REVIEWS, RATINGS, WEB]), Newcomers(world.client, REVIEWS)
         bytes_ = Steady(world.client, [DB], http=False)
         with load(world, REVIEWS):
             for down in (0, 0.5, 2):
                 mesh.restart_istiod(down)
                 mesh.settled()
+                once_each(mesh)
+                statements.agree(world, "0-initial")
         newcomers.all_served()
         steady.unbroken()
         bytes_.unbroken()
         assert istio.fetch(istio.AGENT, "/healthz/ready")[0] == 200
-        statements.agree(world, "0-initial")
         # After it all the proxy still follows.
         mesh.step("3-service-added")
         mesh.settled()
         assert served(world, DETAILS), "details is not served: the proxy does not follow istiod after its restarts"
+
+
+def once_each(mesh):
+    """On its new connection the proxy asked for each type once, for endpoints with all names at a time."""
+    text = (mesh.work / "istiod.log").read_text(errors="replace").rsplit("ADS: new delta connection", 1)[1]
+    asked = {kind: len(re.findall(rf"\t{kind}: PUSH request", text)) for kind in ("CDS", "EDS", "LDS")}
+    assert set(asked.values()) == {1}, f"after istiod's restart each type is to be asked for once: {asked}"
 
 
 def drain(world):

@@ -129,7 +129,19 @@ class Mesh:
         return (self.work / "proxy.log").read_text(errors="replace") if (self.work / "proxy.log").exists() else ""
 
     def tail(self, lines=15):
-        return "\n".join(self.log().splitlines()[-lines:])
+        """The end of the log, without access logs and all but the last of the agent's complaints that the proxy is not ready."""
+        kept = []
+        for line in self.log().splitlines():
+            if "Envoy proxy is NOT ready" in line:
+                kept = [k for k in kept if "Envoy proxy is NOT ready" not in k]
+            if not line.startswith("[2"):
+                kept.append(line)
+        return "\n".join(kept[-lines:])
+
+    def nacks(self):
+        """What the proxy refused, as istiod was told."""
+        path = self.work / "istiod.log"
+        return [l for l in path.read_text(errors="replace").splitlines() if "ACK ERROR" in l] if path.exists() else []
 
     def wait(self, what, seconds, probe):
         """rig.until, with the proxy's last words when it takes too long or ends."""
@@ -140,7 +152,10 @@ class Mesh:
 
     def ready(self):
         self.wait("istiod and the agent", 60, lambda: fetch(CONTROL, "/debug/syncz")[0] == 200 and fetch(AGENT, "/healthz/ready")[0])
-        self.wait("the agent to find the proxy ready", 60, lambda: fetch(AGENT, "/healthz/ready")[0] == 200)
+        def found_ready():
+            assert not (refused := self.nacks()), f"the proxy refused what istiod sent: {refused[0][:3000]}"
+            return fetch(AGENT, "/healthz/ready")[0] == 200
+        self.wait("the agent to find the proxy ready", 60, found_ready)
         self.wait("the proxy's listener for the readiness probe", 10, lambda: fetch(READY, "/healthz/ready")[0] == 200)
 
     # What istiod does and believes.
@@ -211,6 +226,15 @@ class Mesh:
         subprocess.run(["bash", self.tool.script, "certs", certs, m["NAMESPACE"], m["SERVICE_ACCOUNT"]], check=True, env=self.tool.env)
         fresh.symlink_to(old)
         fresh.rename(link)
+
+    def add_root(self, folder):
+        """A second root beside the first, and a client's certificate under it in `folder`, which is given as client.pem, client.key and ca.pem."""
+        subprocess.run(["bash", self.tool.script, "certs", folder, "default", "client"], check=True, env=self.tool.env)
+        root = self.work / "certs/root-cert.pem"
+        root.write_text(root.read_text() + (folder / "root-cert.pem").read_text())
+        for made, name in (("default-client/cert-chain.pem", "client.pem"), ("default-client/key.pem", "client.key")):
+            shutil.copy(folder / made, folder / name)
+        shutil.copy(root, folder / "ca.pem")
 
     # What the proxy says.
 

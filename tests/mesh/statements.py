@@ -14,7 +14,7 @@ NOT_IN_STOCK = {"wds"}
 def nothing_refused(world):
     """By istiod's log and book, by the proxy's stats, and by the proxy's log, where each warning may stand once."""
     mesh = world.mesh
-    nacks = [l for l in (mesh.work / "istiod.log").read_text(errors="replace").splitlines() if "ACK ERROR" in l]
+    nacks = mesh.nacks()
     assert not nacks, f"istiod was told {len(nacks)} times that something is wrong: {nacks[0][:2000]}"
     assert not (r := mesh.rejected()), f"refused by the proxy's stats: {r}"
     open_ = {what: pair for what, pair in (mesh.synced() or {}).items() if pair[0] != pair[1]}

@@ -242,7 +242,7 @@ def drain(world):
         rig.until("the agent gone", 10, lambda: mesh.child.poll() is not None)
         took = time.monotonic() - from_
         assert 4 < took < 8, f"the agent ended after {took:.1f} s"
-        rig.until("the proxy gone", 5, lambda: not any(os.path.exists(f"/proc/{p}") for p in proxy.values()))
+        rig.until("the proxy gone", 5, lambda: not any(istio.runs(p) for p in proxy.values()))
 
 
 def gateway(world):

@@ -89,6 +89,14 @@ def children(pid):
     return out
 
 
+def runs(pid):
+    """Whether a process is there and no zombie."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class Mesh:
     """`mesh.sh run BINARY SCENARIO`, from start to end; in a `with` block."""
 

@@ -137,12 +137,12 @@ class Mesh:
         return (self.work / "proxy.log").read_text(errors="replace") if (self.work / "proxy.log").exists() else ""
 
     def tail(self, lines=15):
-        """The end of the log, without access logs and all but the last of the agent's complaints that the proxy is not ready."""
+        """The end of the log, without access logs, what the agent says just for information, and all but its last complaint that the proxy is not ready."""
         kept = []
         for line in self.log().splitlines():
             if "Envoy proxy is NOT ready" in line:
                 kept = [k for k in kept if "Envoy proxy is NOT ready" not in k]
-            if not line.startswith("[2"):
+            if not line.startswith("[2") and "Z\tinfo\t" not in line and line:
                 kept.append(line)
         return "\n".join(kept[-lines:])
 

@@ -146,8 +146,6 @@ def workloads(world):
     bookinfo(world)
     answered(world.client.get("127.1.0.2:9080"))
     at(world, "127.1.0.2:15008 through")
-    answered(world.client.get("127.1.0.3:9080")) if not world.stock else None
-    world.destinations.taken()
     echoed(world.client, "127.1.0.12:3306")
     at(world, "127.1.0.12:15008 through")
     answered(world.client.get("127.2.0.50:80"))

@@ -21,7 +21,7 @@ def nothing_refused(world):
     assert not open_, f"sent and not acknowledged: {open_}"
     assert "panicked" not in mesh.log(), "a panic: " + next(l for l in mesh.log().splitlines() if "panicked" in l)
     if not world.stock:
-        said = [w for l in mesh.log().splitlines() if (w := warning(l))]
+        said = [w for l in mesh.log().splitlines() if (w := warning(l)) and "config stream" not in w]  # as often as istiod dies
         twice = sorted({w for w in said if said.count(w) > 1})
         assert not twice, f"{len(twice)} warnings came more than once, such as ({said.count(twice[0])} times) {twice[0]}"
 

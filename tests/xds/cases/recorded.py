@@ -23,8 +23,8 @@ def play(b, scenario):
     recording = Recording(scenario, b.wire, envoy)
     certificate, key = (b.certs / "server.pem").read_text(), (b.certs / "server.key").read_text()
     b.sds.start()
-    b.sds.set(secret("default", certificate, key),
-              {"@type": secret("x", "", "")["@type"], "name": "ROOTCA", "validation_context": {"trusted_ca": {"inline_string": (b.certs / "ca.pem").read_text()}}})
+    roots = {"@type": secret("x", "", "")["@type"], "validation_context": {"trusted_ca": {"inline_string": (b.certs / "ca.pem").read_text()}}}
+    b.sds.set(secret("default", certificate, key), *({**roots, "name": n} for n in ("ROOTCA", "file-root:/etc/waypost/ca.pem")))
     recording.load(b.plane, "0-initial")
     b.start()
     b.proxy.until_live(15)

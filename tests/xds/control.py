@@ -9,7 +9,7 @@ import time
 
 import grpc
 
-from proto import SHORT, Any, Request, Resource, Wire, response, url
+from proto import SHORT, Request, Resource, response, url
 
 PATIENCE = 10  # seconds for anything that is to happen at once
 METHODS = {
@@ -303,6 +303,3 @@ class Handlers(grpc.GenericRpcHandler):
                     context.abort(*item)
                 return
             yield item
-
-
-__all__ = ["Any", "Late", "Plane", "Sent", "Stream", "Wire"]

@@ -84,10 +84,11 @@ def tls(name, where):
 
 
 def bootstrap(dialect, ads=f"127.0.0.1:{ADS}", sds="sds.sock", timeout="0s", node=None, **more):
-    """As pilot-agent writes it, without what only Istio has. Reconnects are quick: no test waits for a back-off."""
+    """As pilot-agent writes it, without what only Istio has. `ads` is host:port or the path of a socket. Reconnects are quick: no test waits for a back-off."""
     retry = {"retry_policy": {"retry_back_off": {"base_interval": "0.05s", "max_interval": "0.2s"}}}
+    where = {"pipe": {"path": ads}} if ":" not in ads else address(ads)
     plane = {"name": "xds-grpc", "type": "STATIC", "connect_timeout": "1s", "typed_extension_protocol_options": H2, "load_assignment": {
-        "cluster_name": "xds-grpc", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(ads)}}]}]}}
+        "cluster_name": "xds-grpc", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": where}}]}]}}
     secrets = {"name": "sds-grpc", "type": "STATIC", "connect_timeout": "1s", "typed_extension_protocol_options": H2, "load_assignment": {
         "cluster_name": "sds-grpc", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": sds}}}}]}]}}
     return {

@@ -1,4 +1,6 @@
 """Changes under traffic: what serves on, what ends, and when."""
+import http.client
+import socket
 import threading
 
 from cases import case, same, true
@@ -22,7 +24,6 @@ class From(Held):
     """A kept connection from a source address of choice."""
 
     def __init__(self, port, source):
-        import http.client
         self.c = http.client.HTTPConnection("127.0.0.1", port, timeout=5, source_address=(source, 0))
         self.c.connect()
         self.name = self.c.sock.getsockname()
@@ -255,7 +256,6 @@ def moved(b):
 
 @case("a port that is taken by another program refuses the listener; when it is free, the same listener is taken")
 def port_taken(b):
-    import socket
     live(b)
     other = socket.socket()
     other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what earlier cases left in TIME_WAIT

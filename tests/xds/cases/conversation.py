@@ -4,7 +4,7 @@ import time
 import grpc
 from cases import case, same, true
 from control import Sent
-from proto import Request, field, url
+from proto import Any, Request, field, response, url
 from resources import cluster, endpoints, listener, routes
 
 from bed import body, rig
@@ -337,7 +337,6 @@ def stale_nonce(b):
 @case("what a response holds beyond the known fields is passed over")
 def unknown_fields(b):
     s = live(b)
-    from proto import response
     r = response(b.dialect, url("eds"), "odd-1", "99", list(b.plane.resources["eds"].values())) + field(99, "from the future")
     s.raw(r)
     b.plane.request("eds", lambda r: r.nonce == "odd-1" and not r.error, s)
@@ -349,7 +348,6 @@ def unknown_fields(b):
 def unknown_resource_fields(b):
     live(b)
     any_ = b.plane.resources["cds"]["a"].any
-    from proto import Any
     parsed = Any.parse(any_)
     b.plane.set_wire("cds", "a", Any(parsed.type, parsed.value + field(999, "new")).encode())
     for sent in b.plane.push("cds"):
@@ -357,3 +355,67 @@ def unknown_resource_fields(b):
         b.plane.ack(sent)
     same(b.proxy.stat("server.dynamic_unknown_fields") or 0, 1, "server.dynamic_unknown_fields")
     same(body(10001), "A")
+
+
+@case("with --reject-unknown-dynamic-fields a resource with a field from the future is refused")
+def reject_unknown(b):
+    mesh(b)
+    b.start(extra=("--reject-unknown-dynamic-fields",)).until_live()
+    parsed = Any.parse(b.plane.resources["rds"]["r"].any)
+    b.plane.set_wire("rds", "r", Any(parsed.type, parsed.value + field(999, "new")).encode())
+    b.plane.nack(b.plane.push("rds")[0])
+    same(body(10001), "A")
+
+
+@case("endpoints are asked for before the clusters that need them are acknowledged, routes before their listeners")
+def ask_before_ack(b):
+    s = live(b)
+    for whole, part in (("cds", "eds"), ("lds", "rds")):
+        asked = next(i for i, r in enumerate(s.asked) if r.type == part)
+        acknowledged = next(i for i, r in enumerate(s.asked) if r.type == whole and r.nonce)
+        true(asked < acknowledged, f"{whole} was acknowledged before {part} was asked for")
+
+
+@case("the control plane may be on a Unix socket")
+def unix(b):
+    b.plane.stop()
+    b.plane.address = f"unix:{b.work / 'XDS'}"
+    b.plane.start()
+    mesh(b)
+    b.start(ads="XDS").until_live()
+    same(body(10001), "A")
+    s = b.plane.stream()
+    s.cut()
+    b.plane.request("rds", stream=b.plane.stream(after=s))
+    b.plane.stop()
+    b.proxy.until_stat("control_plane.connected_state", 0)
+    b.plane.set(endpoints("a", "127.0.0.1:20002"))
+    b.plane.start()
+    rig.until("the new endpoint", 10, lambda: body(10001) == "B")
+
+
+@case("counters tell of attempts and updates, of what was added, and of reloads")
+def counters(b):
+    live(b)
+    names = ("cluster_manager.cds", "listener_manager.lds", "cluster.a", "http.in.rds.r")
+    # Envoy counts the first request and each response.
+    same([b.proxy.stat(f"{n}.update_attempt") for n in names], [2] * 4, "update_attempt")
+    b.plane.set(cluster("c", "127.0.0.1:20001"), listener("two", 10002, "r"), endpoints("a", "127.0.0.1:20002"), routes("r", "a", most_specific_header_mutations_wins=True))
+    for sent in b.plane.push("cds", "eds", "lds", "rds"):
+        b.plane.ack(sent)
+    for name in names:
+        b.proxy.until_stat(f"{name}.update_success", 2)
+        same(b.proxy.stat(f"{name}.update_failure"), 0, f"{name}.update_failure")
+        same(b.proxy.stat(f"{name}.update_attempt"), 3, f"{name}.update_attempt")
+    same(b.proxy.stat("cluster_manager.cluster_added"), 5, "cluster_added")  # two are of the bootstrap
+    same(b.proxy.stat("listener_manager.listener_added"), 2, "listener_added")
+    same(b.proxy.stat("http.in.rds.r.config_reload"), 2, "config_reload")
+
+
+@case("a cut stream is counted as a failure of each subscription")
+def counted_failures(b):
+    s = live(b)
+    s.cut()
+    b.plane.request("rds", stream=b.plane.stream(after=s))
+    for name in ("cluster_manager.cds", "listener_manager.lds", "cluster.a", "http.in.rds.r"):
+        b.proxy.until_stat(f"{name}.update_failure", 1)

@@ -5,7 +5,7 @@ from cases import case, same, true
 from cases.conversation import live
 from cases.together import BAD_CLUSTER, UNKNOWN, active
 from control import Late
-from proto import Any, Resource, field, repeated, url
+from proto import Any, Resource, field, repeated, response, url
 from resources import cluster, endpoints, listener, routes
 
 from bed import body, rig
@@ -102,7 +102,6 @@ def cut_short(b):
 @case("a response cut short at any byte ends the stream or is answered; the next stream is good", ("delta",))
 def response_cut_short(b):
     live(b)
-    from proto import response
     whole = response(b.dialect, url("eds"), "n-1", "1", list(b.plane.resources["eds"].values()))
     for at in range(1, len(whole), 11):
         s = b.plane.wait("a stream", lambda: next((x for x in reversed(b.plane.streams) if x.open and x.asked), None))

@@ -1,18 +1,12 @@
 """What a real istiod pushed, step by step."""
 from cases import case, same, true
+from cases.together import active, listeners
 from recording import Recording, shared
 from resources import secret
 
 from bed import rig
 
 SCENARIOS = ("waypoint-basic", "waypoint-routing", "waypoint-authz", "waypoint-telemetry", "waypoint-all", "waypoint-egress", "waypoint-networks", "east-west", "gateway-api", "gateway-istio")
-
-
-def names(b, dump, key):
-    c = b.proxy.dump(dump)[0]
-    if key == "cluster":
-        return {x["cluster"]["name"] for x in c.get("dynamic_active_clusters", [])}
-    return {x["name"] for x in c.get("dynamic_listeners", []) if "active_state" in x}
 
 
 def play(b, scenario):
@@ -32,8 +26,8 @@ def play(b, scenario):
         if step != "0-initial":
             same([(r.type, r.error) for r in recording.play(b.plane, step)], [], f"what was refused in {step}")
         state = recording.state(step)
-        rig.until(f"the clusters of {step}", 10, lambda: names(b, "ClustersConfigDump", "cluster") == set(state["cds"]))
-        rig.until(f"the listeners of {step}", 10, lambda: names(b, "ListenersConfigDump", "listener") == set(state["lds"]))
+        rig.until(f"the clusters of {step}", 10, lambda: active(b) == sorted(state["cds"]))
+        rig.until(f"the listeners of {step}", 10, lambda: listeners(b) == sorted(state["lds"]))
     refused = [r for s in b.plane.streams for r in s.asked if r.error]
     same(refused, [], "what was refused")
     true(len(b.plane.streams) == 1, "the stream was opened again")

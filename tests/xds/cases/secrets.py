@@ -1,4 +1,6 @@
 """Secrets over a Unix socket, as the agent gives them."""
+import http.client
+import ssl
 import threading
 
 from cases import case, same, true
@@ -12,7 +14,6 @@ from bed import ask, peer_certificate, rig
 
 def served(b, name="cert"):
     """The certificate that `pem` names, as a peer sees it."""
-    import ssl
     first = pem(b, name)[0].split("-----END")[0] + "-----END CERTIFICATE-----\n"
     return ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(first))
 
@@ -48,12 +49,10 @@ def rotated(b):
 
 @case("no handshake fails while a secret rotates fifty times, and connections stay")
 def rotation(b):
-    import ssl
     secure(b)
     stop, seen, count = threading.Event(), set(), [0]
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    import http.client
     kept = http.client.HTTPSConnection("127.0.0.1", 10002, context=context, timeout=5)
     kept.request("GET", "/")
     same(kept.getresponse().read(), b"A")
@@ -148,7 +147,6 @@ def again(b):
 
 @case("a rotated root counts for the next handshake")
 def root(b):
-    import ssl
     b.sds.start()
     ca, other = (b.certs / "ca.pem").read_text(), (b.certs / "waypoint.pem").read_text()
 

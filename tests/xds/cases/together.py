@@ -1,6 +1,6 @@
 """Good and bad in one response: what goes live, and what the NACK says."""
 from cases import case, same, true
-from cases.conversation import live, mesh
+from cases.conversation import live
 from proto import Any, field, url
 from resources import T, adds_header, cluster, endpoints, later_filter, listener, manager, routes
 
@@ -283,6 +283,3 @@ def future_enum(b):
     b.plane.set_wire("cds", "c", Any(parsed.type, parsed.value + field(6, 99)).encode())  # lb_policy
     b.plane.reply(b.plane.push("cds")[0])
     same(body(10001), "A")
-
-
-__all__ = ["mesh"]

@@ -1,4 +1,4 @@
-//! Tools in the box: `waypost demo`, `waypost hbone`, `waypost sink`.
+//! Tools in the box: `waypost demo`, `waypost hbone`, `waypost sink`, `waypost wire`.
 
 mod args;
 mod demo;
@@ -12,6 +12,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod wire;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -38,7 +39,8 @@ fn dispatch(name: &str, args: Vec<OsString>) -> Result<ExitCode, Error> {
         "sink" => (sink::cli(), sink::run),
         "hbone" => (hbone::cli(), hbone::run),
         "demo" => (demo::cli(), demo::run),
-        _ => return Err(Error::Usage("no such tool: demo, hbone or sink".into())),
+        "wire" => (wire::cli(), wire::run),
+        _ => return Err(Error::Usage("no such tool: demo, hbone, sink or wire".into())),
     };
     match cli.try_get_matches_from(args) {
         Ok(matches) => run(&matches).map(|()| ExitCode::SUCCESS),

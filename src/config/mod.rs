@@ -113,11 +113,3 @@ pub fn say_once(text: &str) {
 pub fn refuse<T: Default + PartialEq>(value: &T, path: &str, field: &str) -> Result<(), ConfigError> {
     if *value == T::default() { Ok(()) } else { Err(ConfigError::unsupported(format!("{path}.{field}"))) }
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_path_is_one_key_whatever_is_counted_or_named_in_it() {
-        assert_eq!(super::without_indexes("clusters[17].x (a[1]).y[outbound|80||a.b]"), "clusters.x .y");
-    }
-}

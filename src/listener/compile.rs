@@ -41,11 +41,14 @@ pub struct Known {
     same: HashMap<ChainKey, Arc<FilterChain>>,
     /// Chains whose parts can be used.
     parts: HashMap<Digest, Arc<FilterChain>>,
+    /// How chains were chosen: where none of them has come, gone or moved, that is the same.
+    choices: Vec<(Digest, Arc<ChainMatch>)>,
 }
 
 impl Known {
     /// Adds chains; `kept` if those that are found again keep their connections.
     pub fn add(&mut self, chains: &Chains, kept: bool) {
+        self.choices.push((chains.choice, chains.chain_match.clone()));
         for chain in &chains.all {
             if kept {
                 self.same.entry(chain.key).or_insert_with(|| chain.clone());
@@ -69,12 +72,15 @@ pub(super) fn chains(
     cx: &Context<'_>,
     path: &str,
 ) -> Result<Chains, ConfigError> {
-    let ChainProtos { chains, default, matcher, keys } = protos;
-    let chain_match = ChainMatch::compile(&chains, default.is_some(), matcher.as_ref(), path)?;
+    let ChainProtos { chains, default, matcher, keys, choice } = protos;
+    let chain_match = match known.choices.iter().find(|(c, _)| *c == choice) {
+        Some((_, same)) => same.clone(),
+        None => Arc::new(ChainMatch::compile(&chains, default.is_some(), matcher.as_ref(), path)?),
+    };
     let mut all = Vec::with_capacity(keys.len());
     let places = (0..chains.len()).map(Some).chain([None]);
     for ((place, proto), key) in places.zip(chains.into_iter().chain(default)).zip(keys) {
-        // Taken out, so that it is not in the list twice: two chains may be the same but for the name of a service that they do not have.
+        // Taken out: of two chains that are the same, each has connections of its own.
         if let Some(same) = known.same.remove(&key) {
             all.push(same);
         } else if let Some(known) = known.parts.get(&key.body) {
@@ -90,7 +96,7 @@ pub(super) fn chains(
     if all.is_empty() {
         return Err(ConfigError::new(format!("{path}.filter_chains"), "expected at least one filter chain"));
     }
-    Ok(Chains { all, chain_match })
+    Ok(Chains { all, chain_match, choice })
 }
 
 /// Compiles all of a listener but its filter chains, which have been taken out.

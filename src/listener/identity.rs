@@ -43,6 +43,8 @@ pub struct ChainProtos {
     pub matcher: Option<Matcher>,
     /// The keys of `chains`, then of `default`.
     pub keys: Vec<ChainKey>,
+    /// All that says which chain takes a connection: the matcher, and the chains' names and matches in their order.
+    pub choice: Digest,
 }
 
 /// Takes the filter chains out of a listener, and says what both parts are.
@@ -53,14 +55,16 @@ pub fn split(listener: &mut Listener) -> (Identity, ChainProtos) {
         default: listener.default_filter_chain.take(),
         matcher: listener.filter_chain_matcher.take(),
         keys: Vec::new(),
+        choice: Digest::default(),
     };
-    let mut all = Context::new(&SHA256);
-    all.update(&[u8::from(protos.default.is_some()), u8::from(protos.matcher.is_some())]);
+    let (mut all, mut choice) = (Context::new(&SHA256), Context::new(&SHA256));
+    choice.update(&[u8::from(protos.default.is_some()), u8::from(protos.matcher.is_some())]);
     protos.keys.reserve(protos.chains.len() + 1);
     for chain in protos.chains.iter_mut().chain(&mut protos.default) {
         let key = chain_key(chain, &mut scratch);
         all.update(&key.body);
-        all.update(&key.matching);
+        put_bytes(&mut choice, chain.name.as_bytes());
+        choice.update(&key.matching);
         protos.keys.push(key);
     }
     if let Some(matcher) = &protos.matcher {
@@ -68,8 +72,10 @@ pub fn split(listener: &mut Listener) -> (Identity, ChainProtos) {
         // costs the compiling of the matcher, and disturbs nobody.
         scratch.clear();
         encode(matcher, &mut scratch);
-        all.update(&scratch);
+        choice.update(&scratch);
     }
+    protos.choice = finish(choice);
+    all.update(&protos.choice);
     let metadata = listener.metadata.take();
     let mut shell = Context::new(&SHA256);
     scratch.clear();

@@ -29,7 +29,7 @@ use waypost_filters::metadata::Metadata;
 
 use self::chain_match::{ChainMatch, FilterDisabled};
 use self::drain::ChainState;
-use self::identity::ChainKey;
+use self::identity::{ChainKey, Digest};
 pub use self::set::{ListenerSet, Listeners, Stopped};
 pub use self::socket::ListenSocket;
 use crate::http::config::HttpConnectionManager;
@@ -77,7 +77,9 @@ pub struct Chains {
     /// `filter_chains`, then `default_filter_chain`.
     pub all: Vec<Arc<FilterChain>>,
     /// Which of them takes a connection.
-    pub chain_match: ChainMatch,
+    pub chain_match: Arc<ChainMatch>,
+    /// What `chain_match` was compiled from.
+    pub choice: Digest,
 }
 
 /// A listener filter.

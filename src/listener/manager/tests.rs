@@ -174,6 +174,10 @@ async fn one_chain_of_thousands() {
         let all = start.elapsed();
         let start = std::time::Instant::now();
         rig.apply(second);
-        println!("{count} chains: {all:?}, then one: {:?}", start.elapsed());
+        let one = start.elapsed();
+        let more = many(0..count + 1, 7);
+        let start = std::time::Instant::now();
+        rig.apply(more);
+        println!("{count} chains: {all:?}, one that changes: {one:?}, one more: {:?}", start.elapsed());
     }
 }

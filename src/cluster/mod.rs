@@ -65,9 +65,9 @@ pub struct Cluster {
     /// `metadata`.
     pub metadata: Arc<Metadata>,
     /// Counters.
-    pub stats: ClusterStats,
+    pub stats: Arc<ClusterStats>,
     /// `ssl.…`, where any host is reached over TLS.
-    pub ssl: Option<TlsStats>,
+    pub ssl: Option<Arc<TlsStats>>,
     /// How hosts become shares of the load.
     pub rules: HostRules,
     /// How its hosts connect.

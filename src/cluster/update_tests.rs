@@ -53,10 +53,7 @@ impl Rig {
     }
 
     fn stat(&self, name: &str) -> u64 {
-        let name = format!("cluster.a.{name}");
-        let counters = self.stats.counters().into_iter().map(|(n, c)| (n, c.value()));
-        let gauges = self.stats.gauges().into_iter().map(|(n, g)| (n, g.value()));
-        counters.chain(gauges).find(|(n, _)| **n == *name).unwrap().1
+        self.stats.find(&format!("cluster.a.{name}")).unwrap()
     }
 }
 

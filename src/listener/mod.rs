@@ -122,7 +122,7 @@ pub struct ListenerStats {
     pub no_filter_chain_match: Counter,
     pub downstream_listener_filter_error: Counter,
     /// `ssl.…`
-    pub ssl: Option<TlsStats>,
+    pub ssl: Option<Arc<TlsStats>>,
 }
 
 impl ListenerStats {

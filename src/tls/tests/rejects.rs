@@ -29,7 +29,7 @@ fn offer(leaf: Option<&Leaf>, validation: Context, require: bool) -> Result<bool
                 "fail_verify_no_cert",
                 "connection_error",
             ];
-            let counted = names.into_iter().find(|n| store.counter(&format!("ssl.{n}")).value() == 1);
+            let counted = names.into_iter().find(|n| store.find(&format!("ssl.{n}")) == Some(1));
             Err((reason(&error), counted.unwrap()))
         }
     }

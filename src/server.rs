@@ -209,6 +209,10 @@ fn control_loop(control: &Arc<Control>, secrets: &Arc<SecretStore>, logs: &Arc<A
                 }
             });
         }
+        for cluster in control.shared.clusters.clusters() {
+            // Nobody waits: until its names are known, a cluster has no hosts. The task ends with the cluster.
+            drop(crate::cluster::dns::resolve(&cluster, tokio::sync::oneshot::channel().0));
+        }
         let logs = logs.clone();
         if let Err(e) = control.clone().signals(move || logs.reopen()).await {
             tracing::error!(target: "main", "signals: {e}");

@@ -4,6 +4,7 @@ pub mod assignment;
 pub mod balance;
 pub mod compile;
 pub mod connect;
+pub mod dns;
 mod host;
 mod host_set;
 pub mod limits;
@@ -90,6 +91,8 @@ pub enum Discovery {
         /// Where to ask.
         config: Arc<ConfigSource>,
     },
+    /// `STRICT_DNS`, `LOGICAL_DNS`: hosts come by [`dns::resolve`].
+    Dns(Box<dns::Dns>),
     /// A cluster that has no hosts, as how it finds them is not built yet.
     None,
     /// `ORIGINAL_DST`: the connection says where to.
@@ -280,6 +283,10 @@ pub fn next_id() -> u64 {
 impl Cluster {
     /// What a host is known by, when discovery finds it again.
     fn identity(&self, address: &Address) -> Address {
-        address.clone()
+        match &self.discovery {
+            // Its one host is the same wherever it is.
+            Discovery::Dns(dns) if dns.logical => Address::Pipe(Arc::from("")),
+            _ => address.clone(),
+        }
     }
 }

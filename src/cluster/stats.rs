@@ -72,6 +72,8 @@ cluster_stats! {
         update_attempt
         update_success
         update_rejected
+        update_failure
+        update_empty
         update_no_rebuild
         original_dst_host_invalid
     }

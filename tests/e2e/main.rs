@@ -15,6 +15,7 @@ mod access_log;
 mod admin;
 mod config;
 mod drain;
+mod host_sets;
 mod limits;
 mod listeners;
 mod original_dst;

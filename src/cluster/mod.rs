@@ -11,10 +11,10 @@ pub mod limits;
 pub mod pool;
 pub mod stats;
 mod table;
+#[cfg(test)]
+mod tests;
 mod transports;
 mod update;
-#[cfg(test)]
-mod update_tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

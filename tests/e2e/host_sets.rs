@@ -120,3 +120,19 @@ async fn a_cluster_that_is_removed_ends_its_requests_well_and_takes_its_stats_al
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_name_is_looked_up() {
+    let backend = Backend::says("hello").await;
+    for kind in ["STRICT_DNS", "LOGICAL_DNS"] {
+        let port = backend.addr.unwrap().port();
+        let cluster = format!(
+            "{{name: a, type: {kind}, dns_lookup_family: V4_ONLY, load_assignment: {{cluster_name: a, endpoints: [{{lb_endpoints: \
+             [{{endpoint: {{address: {{socket_address: {{address: localhost, port_value: {port}}}}}}}}}]}}]}}}}"
+        );
+        let proxy = Config::new().listener("main", &hcm(TO_A, "")).cluster(cluster).start().await;
+        proxy.until_stat("cluster.a.membership_healthy", 1).await;
+        assert_eq!(proxy.get("/").await.text(), "hello");
+        assert!(proxy.admin("/clusters").await.text().contains("::hostname::localhost"));
+    }
+}

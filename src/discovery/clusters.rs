@@ -1,5 +1,6 @@
 //! CDS: clusters come, warm, change and go.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ struct Entry {
     /// The task that resolves its names.
     resolver: Option<Resolver>,
     /// Whether names have been resolved once.
-    resolved: Option<Rc<std::cell::Cell<bool>>>,
+    resolved: Option<Rc<Cell<bool>>>,
     /// Whether it is the bootstrap's: CDS cannot change it.
     fixed: bool,
 }
@@ -167,6 +168,19 @@ impl Manager {
         let before = std::mem::replace(&mut entry.endpoints, subject.clone());
         entry.resolver = None;
         entry.resolved = None;
+        let (first, names) = tokio::sync::oneshot::channel();
+        if let Some(task) = cluster::dns::resolve(cluster, first) {
+            entry.resolver = Some(Resolver(task));
+            let done = Rc::new(Cell::new(!cluster.waits_for_names()));
+            let (flag, bell) = (done.clone(), self.clusters.resolved.clone());
+            tokio::task::spawn_local(async move {
+                // It is dropped where the cluster is: then nobody looks any more.
+                let _ = names.await;
+                flag.set(true);
+                bell.notify_one();
+            });
+            entry.resolved = Some(done);
+        }
         if let Some(subject) = &subject {
             self.clusters.by_endpoints.entry(subject.clone()).or_default().insert(name.to_owned());
         }

@@ -154,7 +154,7 @@ pub struct ListenerStats {
     pub no_filter_chain_match: Counter,
     pub downstream_listener_filter_error: Counter,
     /// `ssl.…`, from when a chain with TLS came.
-    pub ssl: OnceLock<TlsStats>,
+    pub ssl: OnceLock<Arc<TlsStats>>,
 }
 
 impl ListenerStats {

@@ -60,7 +60,7 @@ pub async fn serve(
     connection.filter_chain = chain.name.clone();
     if let Some(tls) = &chain.tls {
         let io_with_bytes = io.with_prefix(read.split().freeze());
-        let handshake = crate::tls::accept(tls, io_with_bytes, stats.ssl.get());
+        let handshake = crate::tls::accept(tls, io_with_bytes, stats.ssl.get().map(|s| &**s));
         match timeout_at(chain.handshake_timeout.map(|t| start + t), handshake).await {
             Some(Ok((stream, session))) => {
                 io = stream;

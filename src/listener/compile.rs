@@ -17,7 +17,6 @@ use super::{FilterChain, Listener, ListenerFilter, ListenerStats, network};
 use crate::config::convert::{address, bool_of, timeout, timeout_or, u32_of};
 use crate::config::{ConfigError, Context, refuse};
 use crate::net::socket::{DEFAULT_BACKLOG, ListenOptions};
-use crate::tcp_proxy::compile::access_logs;
 use crate::tls::ServerTls;
 
 /// Envoy: `listener_filters_timeout` is 15 s unless it is set.
@@ -140,7 +139,7 @@ pub fn compile(proto: v3::Listener, cx: &Context<'_>, path: &str) -> Result<Arc<
             Ok(core::TrafficDirection::Outbound) => Direction::Outbound,
             _ => Direction::Unspecified,
         },
-        access_logs: access_logs(access_log, cx, &format!("{path}.access_log"))?,
+        access_logs: crate::config::access_log::compile(access_log, cx, &format!("{path}.access_log"))?,
         exact_balance,
         stats: ListenerStats::new(cx.stats, &stat_name, tls),
         name,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use waypost_filters::address::Address;
 use waypost_filters::connection::Direction;
+use waypost_filters::listener::proxy_protocol::ProxyProtocol;
 use waypost_filters::listener::{http_inspector, original_dst, tls_inspector};
 use waypost_xds::any;
 use waypost_xds::envoy::config::core::v3::{self as core, transport_socket::ConfigType as SocketConfig};
@@ -15,7 +16,7 @@ use waypost_xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsCon
 use super::chain_match::{ChainMatch, FilterDisabled};
 use super::{FilterChain, Listener, ListenerFilter, ListenerStats, network};
 use crate::config::convert::{address, bool_of, timeout, timeout_or, u32_of};
-use crate::config::{ConfigError, Context, refuse};
+use crate::config::{ConfigError, Context, refuse, warn_ignored};
 use crate::net::socket::{DEFAULT_BACKLOG, ListenOptions};
 use crate::tls::ServerTls;
 
@@ -227,6 +228,14 @@ fn filters(
                 "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
                     http_inspector::compile(&any::unpack(&config, &path)?, &path).map_err(error)?;
                     ListenerFilter::HttpInspector
+                }
+                "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
+                    let config = any::unpack(&config, &path)?;
+                    let (filter, ignored) = ProxyProtocol::compile(config, &path).map_err(error)?;
+                    for field in ignored {
+                        warn_ignored(true, &path, field);
+                    }
+                    ListenerFilter::ProxyProtocol(filter)
                 }
                 other => return Err(ConfigError::unsupported(format!("{path}: {other}"))),
             };

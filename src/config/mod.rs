@@ -1,8 +1,11 @@
 //! From protobuf to what runs: everything is compiled here, once.
 
+pub mod access_log;
 pub mod bootstrap;
 pub mod convert;
 pub mod extension;
+#[cfg(test)]
+mod not_yet;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};

@@ -13,9 +13,9 @@ use waypost_xds::client::Update;
 use waypost_xds::envoy::config::cluster::v3;
 use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
-use super::apply::{Decoded, Failures, decode};
+use super::apply::{Decoded, Failures};
 use super::fetch::Subject;
-use super::source::Fetch;
+use super::source::{Fetch, Source};
 use super::{Manager, Type};
 use crate::admin::Kind;
 use crate::cluster::{self, Cluster, Discovery};
@@ -65,6 +65,17 @@ impl Clusters {
         self.warming.len()
     }
 
+    /// Counts a stream that broke off for the clusters whose endpoints it gives.
+    pub fn lost(&self, source: &Source) {
+        for (_, names) in self.by_endpoints.iter().filter(|(s, _)| s.source == *source) {
+            let entries = names.iter().filter_map(|n| self.all.get(n));
+            // Versions of a cluster share their counters.
+            for cluster in entries.filter_map(|e| e.active.as_ref().or(e.warming.as_ref())) {
+                cluster.stats.update_failure.inc();
+            }
+        }
+    }
+
     /// The clusters with the endpoints of a subject, in force or not.
     pub fn with_endpoints(&self, subject: &Subject) -> Vec<Arc<Cluster>> {
         let names = self.by_endpoints.get(subject).into_iter().flatten();
@@ -79,6 +90,7 @@ impl Manager {
             let name = cluster.names.name.to_string();
             let entry = Entry { active: Some(cluster.clone()), fixed: true, ..Entry::default() };
             self.clusters.all.insert(name.clone(), entry);
+            self.stats.cluster_added.inc();
             if let Err(e) = self.follow(&name, &cluster) {
                 tracing::warn!(target: "config", "cluster '{name}': {e}");
             }
@@ -86,7 +98,7 @@ impl Manager {
     }
 
     pub(super) fn apply_clusters(&mut self, update: &Update) -> Result<(), String> {
-        let decoded = decode::<v3::Cluster>(update)?;
+        let decoded = self.decode::<v3::Cluster>(Type::Cluster, update)?;
         let mut failures = Failures::default();
         let named: HashSet<&str> = decoded.iter().map(|d| d.name).collect();
         let gone: Vec<String> = if update.complete {
@@ -150,6 +162,8 @@ impl Manager {
                 let service = &**service_name;
                 if self.fetches.add(Type::Endpoints, &fetch, service, Instant::now()) {
                     self.streams.subscribe(&fetch.source, Type::Endpoints, service);
+                    // Envoy counts the first request, and then each response.
+                    cluster.stats.update_attempt.inc();
                 }
                 let subject = Subject { kind: Type::Endpoints, source: fetch.source, name: service.to_owned() };
                 if let Some(known) = self.config.get(Kind::Endpoints, service)

@@ -33,7 +33,6 @@ pub(super) struct Init {
 impl Manager {
     /// Asks for what the bootstrap names.
     pub(super) fn start(&mut self) {
-        self.control.stage.set(ServerState::Initializing);
         self.adopt_clusters();
         for layer in self.dynamic.runtime.clone() {
             self.ask(Type::Runtime, &layer.fetch, &layer.name);
@@ -52,6 +51,7 @@ impl Manager {
         if self.init.stage == Stage::Clusters && self.answered(Type::Cluster) && self.clusters.warming() == 0 {
             tracing::info!(target: "main", "all clusters initialized. initializing init manager");
             self.init.stage = Stage::Listeners;
+            self.control.stage.set(ServerState::Initializing);
             if let Some(fetch) = self.dynamic.listeners.clone() {
                 self.ask(Type::Listener, &fetch, "");
             }

@@ -14,7 +14,7 @@ use waypost_xds::envoy::config::cluster::v3;
 use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
 use super::apply::{Decoded, Failures};
-use super::fetch::Subject;
+use super::fetch::{Fetches, Subject};
 use super::source::{Fetch, Source};
 use super::{Manager, Type};
 use crate::admin::Kind;
@@ -36,6 +36,13 @@ struct Entry {
     resolved: Option<Rc<Cell<bool>>>,
     /// Whether it is the bootstrap's: CDS cannot change it.
     fixed: bool,
+}
+
+impl Entry {
+    /// Whether its endpoints and names are known, or nobody waits for them any more.
+    fn has_hosts(&self, fetches: &Fetches) -> bool {
+        self.endpoints.as_ref().is_none_or(|s| fetches.settled(s)) && self.resolved.as_ref().is_none_or(|r| r.get())
+    }
 }
 
 /// A task that ends with what it is for.
@@ -60,9 +67,9 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    /// How many wait.
-    pub fn warming(&self) -> usize {
-        self.warming.len()
+    /// Whether none waits any more, the bootstrap's among them.
+    pub fn are_warm(&self, fetches: &Fetches) -> bool {
+        self.warming.is_empty() && self.all.values().filter(|e| e.fixed).all(|e| e.has_hosts(fetches))
     }
 
     /// Counts a stream that broke off for the clusters whose endpoints it gives.
@@ -252,8 +259,6 @@ impl Manager {
     fn cluster_is_warm(&self, name: &str) -> bool {
         let Some(entry) = self.clusters.all.get(name) else { return false };
         let Some(cluster) = &entry.warming else { return false };
-        entry.endpoints.as_ref().is_none_or(|s| self.fetches.settled(s))
-            && entry.resolved.as_ref().is_none_or(|r| r.get())
-            && cluster.secrets_settled()
+        entry.has_hosts(&self.fetches) && cluster.secrets_settled()
     }
 }

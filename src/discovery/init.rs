@@ -48,7 +48,7 @@ impl Manager {
 
     /// Goes on to the next stage when there is nothing left to wait for.
     pub(super) fn advance(&mut self) {
-        if self.init.stage == Stage::Clusters && self.answered(Type::Cluster) && self.clusters.warming() == 0 {
+        if self.init.stage == Stage::Clusters && self.answered(Type::Cluster) && self.clusters.are_warm(&self.fetches) {
             tracing::info!(target: "main", "all clusters initialized. initializing init manager");
             self.init.stage = Stage::Listeners;
             self.control.stage.set(ServerState::Initializing);

@@ -161,6 +161,11 @@ impl Manager {
         if let Some(slot) = self.secret_slots.get(subject) {
             slot.settle();
         }
+        if subject.kind == Type::Extension
+            && let Some(slot) = self.parts.extensions.find(&subject.source, &subject.name)
+        {
+            slot.stats.config_fail.inc();
+        }
     }
 }
 

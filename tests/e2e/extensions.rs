@@ -129,7 +129,8 @@ async fn requests_are_answered_500_while_an_extension_that_did_not_come_in_time_
     let proxy = start(&plane, &backend, &http(&later(", initial_fetch_timeout: 0.05s", ""), &format!(", {log}"))).await;
     until("the listener is there", || async { get(&proxy).await.is_some_and(|m| m.status() == 500) }).await;
     let logged = || std::fs::read_to_string(dir.join("access.log")).unwrap_or_default();
-    until("a line is logged", || async { logged().starts_with("500 [] NFCF\n") }).await;
+    until("a line is logged", || async { logged().ends_with('\n') }).await;
+    assert!(logged().starts_with("500 [] NFCF\n"), "{}", logged());
     assert_eq!(backend.accepted(), 0);
     plane.set::<TypedExtensionConfig>(&[&extension(&saying("late"))]);
     says(&proxy, "late").await;

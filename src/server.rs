@@ -94,7 +94,8 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     let logs = Arc::new(AccessLogFiles::new(options.file_flush_interval));
     let secrets = SecretStore::new();
     let (routes, extensions) = (Arc::new(RouteSlots::default()), Arc::new(ExtensionSlots::default()));
-    let process = bootstrap::process(&settings);
+    let mut process = bootstrap::process(&settings);
+    process.reject_unknown_dynamic = options.reject_unknown_dynamic_fields;
     let resources = std::mem::take(&mut settings.resources);
     let context = Context {
         stats: &stats,

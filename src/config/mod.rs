@@ -43,6 +43,8 @@ pub struct Process {
     pub node_id: String,
     /// `node.cluster`.
     pub node_cluster: String,
+    /// `--reject-unknown-dynamic-fields`
+    pub reject_unknown_dynamic: bool,
     /// `envoy.reloadable_features.http_reject_path_with_fragment`; istiod sets it to false, and then a fragment is cut off.
     pub strip_fragment: bool,
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use waypost_xds::client::Update;
 use waypost_xds::envoy::config::core::v3::TypedExtensionConfig;
 
-use super::apply::{Failures, decode};
+use super::apply::Failures;
 use super::fetch::Subject;
 use super::source::Source;
 use super::{Manager, Type};
@@ -39,7 +39,7 @@ impl Manager {
 
     pub(super) fn apply_extensions(&mut self, source: &Source, update: &Update) -> Result<(), String> {
         let mut failures = Failures::default();
-        for one in decode::<TypedExtensionConfig>(update)? {
+        for one in self.decode::<TypedExtensionConfig>(Type::Extension, update)? {
             let Some(slot) = self.parts.extensions.find(source, one.name) else { continue };
             match accept(&slot, one.message) {
                 Ok(true) => {

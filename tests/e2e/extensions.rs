@@ -130,7 +130,7 @@ async fn requests_are_answered_500_while_an_extension_that_did_not_come_in_time_
     until("the listener is there", || async { get(&proxy).await.is_some_and(|m| m.status() == 500) }).await;
     let logged = || std::fs::read_to_string(dir.join("access.log")).unwrap_or_default();
     until("a line is logged", || async { logged().ends_with('\n') }).await;
-    assert!(logged().starts_with("500 [] NFCF\n"), "{}", logged());
+    assert!(logged().starts_with("500 [-] NFCF\n"), "{}", logged());
     assert_eq!(backend.accepted(), 0);
     plane.set::<TypedExtensionConfig>(&[&extension(&saying("late"))]);
     says(&proxy, "late").await;

@@ -6,7 +6,7 @@ use crate::filter::{HttpFilter, LocalReply, Step};
 use crate::flags::Flag;
 use crate::stream::HttpStream;
 
-/// Answers all requests as Envoy does: 500 and the flag NFCF, with details that are there and empty.
+/// Answers all requests as Envoy does: 500 and the flag NFCF, and no details.
 #[derive(Debug)]
 pub struct MissingConfig;
 

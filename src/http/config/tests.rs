@@ -94,7 +94,9 @@ type Case = (&'static str, fn(&mut Proto));
 #[test]
 fn what_is_not_built_is_refused_with_its_path() {
     let cases: [Case; 17] = [
-        ("hcm.rds.config_source: config source must be set", |p| p.route_specifier = Some(inner::RouteSpecifier::Rds(Default::default()))),
+        ("hcm.rds.config_source: config source must be set", |p| {
+            p.route_specifier = Some(inner::RouteSpecifier::Rds(Default::default()))
+        }),
         ("hcm.scoped_routes: not supported yet", |p| {
             p.route_specifier = Some(inner::RouteSpecifier::ScopedRoutes(Default::default()));
         }),

@@ -162,6 +162,11 @@ impl Manager {
         if let Some(slot) = self.secret_slots.get(subject) {
             slot.settle();
         }
+        if subject.kind == Type::Extension
+            && let Some(slot) = self.parts.extensions.find(&subject.source, &subject.name)
+        {
+            slot.stats.config_fail.inc();
+        }
         for cluster in self.clusters.with_endpoints(subject) {
             cluster.stats.init_fetch_timeout.inc();
         }

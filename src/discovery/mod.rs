@@ -43,6 +43,7 @@ use self::stats::{ManagerStats, SubscriptionStats};
 use self::streams::{StreamId, Streams};
 pub use self::workloads::Workloads;
 use crate::admin::{ConfigStore, RuntimeLayer};
+use crate::config::extension_slot::ExtensionSlots;
 use crate::config::{Context, Process};
 use crate::lifecycle::Control;
 use crate::listener::compile::Compiled;
@@ -119,6 +120,8 @@ pub struct Setup {
     pub secrets: Arc<SecretStore>,
     /// Route slots.
     pub routes: Arc<RouteSlots>,
+    /// Slots of extensions.
+    pub extensions: Arc<ExtensionSlots>,
     /// What the bootstrap says of the process.
     pub process: Process,
     /// Who asks.
@@ -143,6 +146,7 @@ struct Parts {
     logs: Arc<AccessLogFiles>,
     secrets: Arc<SecretStore>,
     routes: Arc<RouteSlots>,
+    extensions: Arc<ExtensionSlots>,
     process: Process,
 }
 
@@ -154,6 +158,7 @@ impl Parts {
             logs: &self.logs,
             secrets: &self.secrets,
             routes: &self.routes,
+            extensions: &self.extensions,
             process: &self.process,
         }
     }
@@ -189,6 +194,7 @@ impl Manager {
             logs,
             secrets,
             routes,
+            extensions,
             process,
             node,
             dynamic,
@@ -201,7 +207,7 @@ impl Manager {
         let stats = ManagerStats::new(&shared.stats);
         let (streams, events) = Streams::new(worker, node, dynamic.ads.clone());
         Manager {
-            parts: Rc::new(Parts { shared, logs, secrets, routes, process }),
+            parts: Rc::new(Parts { shared, logs, secrets, routes, extensions, process }),
             config,
             dynamic,
             control,

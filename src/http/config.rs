@@ -22,7 +22,7 @@ use http::HeaderValue;
 use waypost_filters::access_log::AccessLog;
 use waypost_filters::head::Scheme;
 
-use crate::http::filters::{Chain, FilterConfig};
+use crate::http::chain_slot::ChainSlot;
 use crate::route::slot::Routes;
 use local_reply::LocalReplyConfig;
 use stats::Stats;
@@ -78,10 +78,8 @@ pub struct HttpConnectionManager {
     pub access_log_options: AccessLogOptions,
     /// `route_config` or `rds`
     pub routes: Routes,
-    /// `http_filters` as configured, for the chains of routes that override them.
-    pub filters: Vec<FilterConfig>,
-    /// `http_filters`, built: the chain of a route that overrides nothing.
-    pub chain: Arc<Chain>,
+    /// `http_filters`: the chain of a route that overrides nothing.
+    pub chain: ChainSlot,
 }
 
 /// `codec_type`
@@ -404,7 +402,7 @@ pub struct UpgradeConfig {
     /// `enabled`, true by default.
     pub enabled: bool,
     /// `filters`, where the upgrade has a chain of its own.
-    pub chain: Option<Arc<Chain>>,
+    pub chain: Option<ChainSlot>,
 }
 
 /// `access_log_options`

@@ -44,6 +44,7 @@ pub(crate) fn compile(change: impl FnOnce(&mut Proto)) -> Result<Arc<HttpConnect
         logs: &logs,
         secrets: &crate::tls::SecretStore::new(),
         routes: &crate::route::slot::RouteSlots::default(),
+        extensions: &crate::config::extension_slot::ExtensionSlots::default(),
         process: &process,
     };
     let mut proto = least();
@@ -71,7 +72,7 @@ fn defaults_are_those_of_envoy() {
     assert!(hcm.http1.allow_absolute_url && !hcm.http1.accept_http_10 && hcm.request_id.generate);
     assert_eq!((&hcm.server.name, hcm.server.mode), (&HeaderValue::from_static("envoy"), ServerMode::Overwrite));
     assert_eq!((hcm.xfcc.mode, hcm.codec), (XfccMode::Sanitize, Codec::Auto));
-    assert!(hcm.chain.filters.is_empty() && hcm.chain.router.dynamic_stats);
+    assert!(hcm.chain.load().filters.is_empty() && hcm.chain.load().router.dynamic_stats);
 }
 
 #[test]
@@ -179,7 +180,7 @@ fn filters_without_work_are_not_in_the_chain() {
         ];
     })
     .unwrap();
-    assert_eq!(hcm.chain.filters.len(), 1);
+    assert_eq!(hcm.chain.load().filters.len(), 1);
 }
 
 /// How many of these filters run.
@@ -188,7 +189,7 @@ fn running(configs: Vec<Any>) -> usize {
         let router = p.http_filters.remove(0);
         p.http_filters = configs.into_iter().map(|c| filter("f", c)).chain([router]).collect();
     };
-    compile(before).unwrap().chain.filters.len()
+    compile(before).unwrap().chain.load().filters.len()
 }
 
 #[test]
@@ -234,7 +235,7 @@ fn routes_switch_guards_off_and_on() {
     .unwrap();
     let said = |filter: &str, config: Any| {
         let overrides = FilterOverrides::compile([(filter.to_owned(), config)].into(), "r").unwrap();
-        (hcm.chain.on_route(&overrides).map(|c| c.filters.len()), hcm.chain.closed_on(&overrides))
+        (hcm.chain.load().on_route(&overrides).map(|c| c.filters.len()), hcm.chain.load().closed_on(&overrides))
     };
     let switch = |disabled| {
         any::pack(&waypost_xds::envoy::config::route::v3::FilterConfig {
@@ -247,7 +248,7 @@ fn routes_switch_guards_off_and_on() {
     let jwt_off = filters::jwt_authn::v3::PerRouteConfig {
         requirement_specifier: Some(filters::jwt_authn::v3::per_route_config::RequirementSpecifier::Disabled(true)),
     };
-    assert_eq!(hcm.chain.filters.len(), 1);
+    assert_eq!(hcm.chain.load().filters.len(), 1);
     assert_eq!(said("deny", switch(true)), (Some(0), None));
     assert_eq!(said("deny", any::pack(&RbacPerRoute { rbac: None })), (Some(0), None));
     assert_eq!(

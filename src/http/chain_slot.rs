@@ -133,3 +133,101 @@ impl fmt::Debug for DiscoveredChain {
         f.debug_struct("DiscoveredChain").field("current", &self.current).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use waypost_xds::google::protobuf::Any;
+    use waypost_xds::{any, json, yaml};
+
+    use super::*;
+    use crate::config::Process;
+    use crate::config::extension_slot::ExtensionSlots;
+    use crate::discovery::source::Source;
+
+    const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters.http";
+
+    /// A chain with a discovered filter `f` of these types, and a router.
+    fn chain(extensions: &ExtensionSlots, types: &[&str], more: &str) -> Result<ChainSlot, ConfigError> {
+        let types: Vec<String> = types.iter().map(|t| format!("{FILTERS}.{t}")).collect();
+        let text = format!(
+            "{{stat_prefix: x, route_config: {{}}, http_filters: [{{name: f, config_discovery: {{config_source: {{ads: {{}}}}, type_urls: [{}]{more}}}}}, \
+             {{name: router, typed_config: {{\"@type\": {FILTERS}.router.v3.Router}}}}]}}",
+            types.join(", ")
+        );
+        let proto: proto::HttpConnectionManager =
+            json::from_value(&yaml::parse(&text).unwrap(), &json::Options::reject_unknown()).unwrap();
+        let cx = Context {
+            stats: &Default::default(),
+            clusters: &Default::default(),
+            logs: &Default::default(),
+            secrets: &crate::tls::SecretStore::new(),
+            routes: &Default::default(),
+            extensions,
+            process: &Process::default(),
+        };
+        ChainSlot::compile(proto.http_filters, &cx, "http_filters")
+    }
+
+    const MUTATION: &str = "header_mutation.v3.HeaderMutation";
+    const CORS: &str = "cors.v3.Cors";
+
+    fn config(kind: &str) -> Any {
+        Any { type_url: format!("{FILTERS}.{kind}"), value: Vec::new() }
+    }
+
+    /// How many filters run.
+    fn running(chain: &ChainSlot) -> usize {
+        chain.load().filters.len()
+    }
+
+    #[test]
+    fn what_one_chain_refuses_changes_none_and_what_is_taken_away_is_missing() {
+        let slots = ExtensionSlots::default();
+        let (one, both) = (chain(&slots, &[CORS], "").unwrap(), chain(&slots, &[CORS, MUTATION], "").unwrap());
+        let slot = slots.find(&Source::Ads, "f").unwrap();
+        assert_eq!(slots.take_wanted().len(), 1, "one for both");
+        assert_eq!((running(&one), running(&both)), (1, 1), "what is missing stands in the chain");
+        // CORS has nothing to do without a route that says so.
+        slot.set(Some(config(CORS))).unwrap();
+        assert_eq!((running(&one), running(&both)), (0, 0));
+        let refused = slot.set(Some(config(MUTATION))).unwrap_err();
+        assert!(refused.reason.starts_with("Error: filter config has type URL envoy."), "{refused}");
+        assert_eq!((running(&one), running(&both)), (0, 0));
+        assert!(slot.holds(&config(CORS)));
+        drop(one);
+        slot.set(Some(config(MUTATION))).unwrap();
+        assert_eq!(running(&both), 1, "nobody refuses it any more");
+        slot.set(None).unwrap();
+        assert!(
+            matches!(&both, ChainSlot::Discovered(c) if matches!(c.pieces.lock().unwrap()[0].content, Content::Missing))
+        );
+        drop((both, slot));
+        assert_eq!(slots.sweep().len(), 1);
+    }
+
+    #[test]
+    fn what_has_come_and_does_not_fit_a_new_chain_is_a_conflict_and_its_default_serves() {
+        let slots = ExtensionSlots::default();
+        let _first = chain(&slots, &[CORS], "").unwrap();
+        let slot = slots.find(&Source::Ads, "f").unwrap();
+        slot.set(Some(config(CORS))).unwrap();
+        let default = format!(", default_config: {{\"@type\": {FILTERS}.{MUTATION}}}");
+        let next = chain(&slots, &[MUTATION], &default).unwrap();
+        assert_eq!((running(&next), slot.stats.config_conflict.value()), (1, 1));
+        assert_eq!(any::type_name(&slot.current().unwrap()), "envoy.extensions.filters.http.cors.v3.Cors");
+    }
+
+    #[test]
+    fn a_default_must_fit_and_must_be_there_where_nothing_is_waited_for() {
+        let slots = ExtensionSlots::default();
+        let refused = |more: &str| chain(&slots, &[CORS], more).unwrap_err().to_string();
+        let at = "http_filters[0].config_discovery";
+        assert_eq!(
+            refused(", apply_default_config_without_warming: true"),
+            format!("{at}: filter config f applied without warming but has no default config")
+        );
+        let other = format!(", default_config: {{\"@type\": {FILTERS}.{MUTATION}}}");
+        assert!(refused(&other).starts_with(&format!("{at}.default_config: Error: filter config has type URL")));
+        assert!(slots.take_wanted().len() <= 1 && slots.sweep().len() == 1, "what was refused wants nothing");
+    }
+}

@@ -29,11 +29,14 @@ pub struct Known {
     pub role: Role,
 }
 
+/// A built filter.
+pub type Built = Box<dyn NetworkFilter>;
+
 /// What becomes of a filter.
 #[derive(Clone, Copy)]
 pub enum Role {
     /// It is built, and stands before the last.
-    Build(fn(&Any, &str) -> Result<Box<dyn NetworkFilter>, ConfigError>),
+    Build(fn(&Any, &str) -> Result<Built, ConfigError>),
     /// It is built, and takes the bytes.
     Terminal(fn(&Any, &Context<'_>, &str) -> Result<Terminal, ConfigError>),
     /// It guards and is not built yet: closed, unless the function finds in the checked wire form that this configuration refuses nothing.
@@ -133,7 +136,7 @@ fn rbac_refuses_nothing(wire: &[u8]) -> bool {
 
 /// What a filter comes to.
 enum Kind {
-    Before(Box<dyn NetworkFilter>),
+    Before(Built),
     Terminal(Terminal),
     /// A filter that would take the bytes, closed.
     Closed,
@@ -141,11 +144,11 @@ enum Kind {
 }
 
 /// The filters of a chain before the last, and the last.
-pub type Compiled = (Vec<Box<dyn NetworkFilter>>, Terminal);
+pub type Compiled = (Vec<Built>, Terminal);
 
 /// Compiles `filters`; `path` is that of the filter chain.
 pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result<Compiled, ConfigError> {
-    let mut before: Vec<Box<dyn NetworkFilter>> = Vec::new();
+    let mut before: Vec<Built> = Vec::new();
     let mut terminal = Terminal::Nothing;
     let count = filters.len();
     for (i, v3::Filter { name, config_type }) in filters.into_iter().enumerate() {

@@ -71,6 +71,12 @@ pub struct Options {
     pub string_concat: bool,
 }
 
+/// Whether an expression was refused because it reads an attribute that Envoy knows and there is no data for here, whatever was put in front
+/// of the reason.
+pub fn is_no_data(reason: &str) -> bool {
+    reason.contains("failed to create an expression: attribute ")
+}
+
 /// A compiled expression.
 #[derive(Clone, Debug)]
 pub struct Expression {

@@ -615,7 +615,7 @@ fn errors_in_envoys_words() {
         ("%ENVIRONMENT%", "ENVIRONMENT requires parameters"),
         ("%QUERY_PARAMS(x)%", "Invalid QUERY_PARAMS option: 'x', only 'ORIG'/'DECODED' are allowed"),
         // Envoy has these; there is nothing to print for them here yet.
-        ("%CEL(request.method)%", "CEL is not supported yet"),
+        ("%CEL(xds.node.id)%", "failed to create an expression: attribute xds.node is not supported yet"),
         ("%UPSTREAM_TLS_GROUP%", "UPSTREAM_TLS_GROUP is not supported yet"),
         ("%METADATA(LISTENER:a)%", "METADATA of LISTENER is not supported yet"),
     ];

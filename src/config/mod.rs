@@ -27,7 +27,7 @@ pub struct Context<'a> {
     pub logs: &'a AccessLogFiles,
     /// Where TLS secrets come from.
     pub secrets: &'a crate::tls::SecretStore,
-    /// Where route tables of RDS will be.
+    /// Where route tables of RDS will be, and what connection managers share.
     pub routes: &'a crate::route::slot::RouteSlots,
     /// What the command line and the bootstrap say about the process.
     pub process: &'a Process,

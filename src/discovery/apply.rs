@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use prost::{Message, Name};
 use waypost_xds::any;
@@ -11,7 +11,7 @@ use waypost_xds::client::{Event, Resource, Update};
 use super::fetch::Subject;
 use super::source::Source;
 use super::streams::StreamId;
-use super::{Manager, Type};
+use super::{LARGE, Manager, QUIET, Type};
 use crate::admin::{Failed, Kind};
 
 /// A resource of an update, decoded.
@@ -74,7 +74,12 @@ impl Manager {
                     }
                 }
             }
-            Event::Update(update) => self.update(stream, &update),
+            Event::Update(update) => {
+                self.update(stream, &update);
+                if self.tidy_at.is_some() || update.resources.iter().map(|r| r.body.value.len()).sum::<usize>() >= LARGE {
+                    self.tidy_at = Some(Instant::now() + QUIET);
+                }
+            }
         }
     }
 

@@ -64,7 +64,7 @@ pub static FILTERS: &[Known] = &[
     Known {
         type_name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         role: Role::Terminal(|any, cx, path| {
-            Ok(Terminal::Http(HttpConnectionManager::compile(any::unpack(any, path)?, cx, path)?))
+            Ok(Terminal::Http(HttpConnectionManager::read(any, cx, path)?))
         }),
     },
     Known {

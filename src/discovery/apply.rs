@@ -76,7 +76,8 @@ impl Manager {
             }
             Event::Update(update) => {
                 self.update(stream, &update);
-                if self.tidy_at.is_some() || update.resources.iter().map(|r| r.body.value.len()).sum::<usize>() >= LARGE {
+                if self.tidy_at.is_some() || update.resources.iter().map(|r| r.body.value.len()).sum::<usize>() >= LARGE
+                {
                     self.tidy_at = Some(Instant::now() + QUIET);
                 }
             }

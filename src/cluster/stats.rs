@@ -74,6 +74,7 @@ cluster_stats! {
         update_rejected
         update_failure
         update_empty
+        init_fetch_timeout
         update_no_rebuild
         original_dst_host_invalid
     }

@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod bootstrap;
 pub mod convert;
 pub mod extension;
+pub mod extension_slot;
 #[cfg(test)]
 mod not_yet;
 
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     pub secrets: &'a crate::tls::SecretStore,
     /// Where route tables of RDS will be, and what connection managers share.
     pub routes: &'a crate::route::slot::RouteSlots,
+    /// Where extensions of ECDS will be.
+    pub extensions: &'a extension_slot::ExtensionSlots,
     /// What the command line and the bootstrap say about the process.
     pub process: &'a Process,
 }
@@ -40,6 +43,8 @@ pub struct Process {
     pub node_id: String,
     /// `node.cluster`.
     pub node_cluster: String,
+    /// `--reject-unknown-dynamic-fields`
+    pub reject_unknown_dynamic: bool,
     /// `envoy.reloadable_features.http_reject_path_with_fragment`; istiod sets it to false, and then a fragment is cut off.
     pub strip_fragment: bool,
 }

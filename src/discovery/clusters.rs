@@ -13,9 +13,9 @@ use waypost_xds::client::Update;
 use waypost_xds::envoy::config::cluster::v3;
 use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
-use super::apply::{Decoded, Failures, decode};
-use super::fetch::Subject;
-use super::source::Fetch;
+use super::apply::{Decoded, Failures};
+use super::fetch::{Fetches, Subject};
+use super::source::{Fetch, Source};
 use super::{Manager, Type};
 use crate::admin::Kind;
 use crate::cluster::{self, Cluster, Discovery};
@@ -36,6 +36,13 @@ struct Entry {
     resolved: Option<Rc<Cell<bool>>>,
     /// Whether it is the bootstrap's: CDS cannot change it.
     fixed: bool,
+}
+
+impl Entry {
+    /// Whether its endpoints and names are known, or nobody waits for them any more.
+    fn has_hosts(&self, fetches: &Fetches) -> bool {
+        self.endpoints.as_ref().is_none_or(|s| fetches.settled(s)) && self.resolved.as_ref().is_none_or(|r| r.get())
+    }
 }
 
 /// A task that ends with what it is for.
@@ -60,9 +67,20 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    /// How many wait.
-    pub fn warming(&self) -> usize {
-        self.warming.len()
+    /// Whether none waits any more, the bootstrap's among them.
+    pub fn are_warm(&self, fetches: &Fetches) -> bool {
+        self.warming.is_empty() && self.all.values().filter(|e| e.fixed).all(|e| e.has_hosts(fetches))
+    }
+
+    /// Counts a stream that broke off for the clusters whose endpoints it gives.
+    pub fn lost(&self, source: &Source) {
+        for (_, names) in self.by_endpoints.iter().filter(|(s, _)| s.source == *source) {
+            let entries = names.iter().filter_map(|n| self.all.get(n));
+            // Versions of a cluster share their counters.
+            for cluster in entries.filter_map(|e| e.active.as_ref().or(e.warming.as_ref())) {
+                cluster.stats.update_failure.inc();
+            }
+        }
     }
 
     /// The clusters with the endpoints of a subject, in force or not.
@@ -79,6 +97,7 @@ impl Manager {
             let name = cluster.names.name.to_string();
             let entry = Entry { active: Some(cluster.clone()), fixed: true, ..Entry::default() };
             self.clusters.all.insert(name.clone(), entry);
+            self.stats.cluster_added.inc();
             if let Err(e) = self.follow(&name, &cluster) {
                 tracing::warn!(target: "config", "cluster '{name}': {e}");
             }
@@ -86,9 +105,9 @@ impl Manager {
     }
 
     pub(super) fn apply_clusters(&mut self, update: &Update) -> Result<(), String> {
-        let decoded = decode::<v3::Cluster>(update)?;
+        let decoded = self.decode::<v3::Cluster>(Type::Cluster, update)?;
         let mut failures = Failures::default();
-        let named: HashSet<&str> = decoded.iter().map(|d| d.name).collect();
+        let named: HashSet<&str> = update.resources.iter().map(|r| r.name.as_str()).collect();
         let gone: Vec<String> = if update.complete {
             let is_gone = |(name, entry): &(&String, &Entry)| !entry.fixed && !named.contains(name.as_str());
             self.clusters.all.iter().filter(is_gone).map(|(name, _)| name.clone()).collect()
@@ -125,7 +144,7 @@ impl Manager {
             return Err(ConfigError::new("cluster.name", format!("the resource's name is '{name}'")));
         }
         let old = self.clusters.all.get(name);
-        if old.is_some_and(|e| e.fixed) || self.config.same(Kind::Cluster, name, &resource.body) {
+        if old.is_some_and(|e| e.fixed) {
             return Ok(false);
         }
         let active = old.and_then(|e| e.active.clone());
@@ -150,6 +169,8 @@ impl Manager {
                 let service = &**service_name;
                 if self.fetches.add(Type::Endpoints, &fetch, service, Instant::now()) {
                     self.streams.subscribe(&fetch.source, Type::Endpoints, service);
+                    // Envoy counts the first request, and then each response.
+                    cluster.stats.update_attempt.inc();
                 }
                 let subject = Subject { kind: Type::Endpoints, source: fetch.source, name: service.to_owned() };
                 if let Some(known) = self.config.get(Kind::Endpoints, service)
@@ -238,8 +259,6 @@ impl Manager {
     fn cluster_is_warm(&self, name: &str) -> bool {
         let Some(entry) = self.clusters.all.get(name) else { return false };
         let Some(cluster) = &entry.warming else { return false };
-        entry.endpoints.as_ref().is_none_or(|s| self.fetches.settled(s))
-            && entry.resolved.as_ref().is_none_or(|r| r.get())
-            && cluster.secrets_settled()
+        entry.has_hosts(&self.fetches) && cluster.secrets_settled()
     }
 }

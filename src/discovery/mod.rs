@@ -43,6 +43,7 @@ use self::stats::{ManagerStats, SubscriptionStats};
 use self::streams::{StreamId, Streams};
 pub use self::workloads::Workloads;
 use crate::admin::{ConfigStore, RuntimeLayer};
+use crate::config::extension_slot::ExtensionSlots;
 use crate::config::{Context, Process};
 use crate::lifecycle::Control;
 use crate::listener::compile::Compiled;
@@ -119,6 +120,8 @@ pub struct Setup {
     pub secrets: Arc<SecretStore>,
     /// Route slots.
     pub routes: Arc<RouteSlots>,
+    /// Slots of extensions.
+    pub extensions: Arc<ExtensionSlots>,
     /// What the bootstrap says of the process.
     pub process: Process,
     /// Who asks.
@@ -143,6 +146,7 @@ struct Parts {
     logs: Arc<AccessLogFiles>,
     secrets: Arc<SecretStore>,
     routes: Arc<RouteSlots>,
+    extensions: Arc<ExtensionSlots>,
     process: Process,
 }
 
@@ -154,6 +158,7 @@ impl Parts {
             logs: &self.logs,
             secrets: &self.secrets,
             routes: &self.routes,
+            extensions: &self.extensions,
             process: &self.process,
         }
     }
@@ -197,6 +202,7 @@ impl Manager {
             logs,
             secrets,
             routes,
+            extensions,
             process,
             node,
             dynamic,
@@ -209,7 +215,7 @@ impl Manager {
         let stats = ManagerStats::new(&shared.stats);
         let (streams, events) = Streams::new(worker, node, dynamic.ads.clone());
         Manager {
-            parts: Rc::new(Parts { shared, logs, secrets, routes, process }),
+            parts: Rc::new(Parts { shared, logs, secrets, routes, extensions, process }),
             config,
             dynamic,
             control,
@@ -231,6 +237,8 @@ impl Manager {
     /// Serves discovery until the process ends. Fails when a listener of the bootstrap cannot be opened.
     pub async fn run(mut self) -> Result<(), (Arc<str>, ListenerError)> {
         self.start();
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if let Some(failed) = self.init.failed.take() {
                 return Err(failed);
@@ -252,6 +260,7 @@ impl Manager {
                     self.tidy_at = None;
                     crate::memory::give_back();
                 }
+                _ = sweep.tick() => self.sweep(),
             }
             self.settle();
         }
@@ -266,6 +275,9 @@ impl Manager {
         self.streams.flush();
     }
 }
+
+/// How often what nothing uses any more is unsubscribed from: a listener that was removed uses its routes until it has drained.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {

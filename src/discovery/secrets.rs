@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use waypost_xds::any;
 use waypost_xds::client::Update;
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 
-use super::apply::{Failures, decode};
+use super::apply::Failures;
 use super::fetch::Subject;
 use super::source::{Fetch, Source};
 use super::{Manager, Type};
@@ -22,6 +23,9 @@ impl Manager {
             if self.fetches.add(Type::Secret, &fetch, slot.name(), Instant::now()) {
                 self.streams.subscribe(&fetch.source, Type::Secret, slot.name());
                 self.count_subject(Type::Secret, &fetch.source, slot.name(), "");
+                // What istioctl shows as warming; Envoy's word for its version.
+                let unknown = any::pack(&Secret { name: slot.name().to_owned(), r#type: None });
+                self.config.put_dynamic(Kind::Secret, slot.name(), unknown, "uninitialized", true);
             }
             self.secret_slots.insert(subject, slot);
         }
@@ -42,7 +46,7 @@ impl Manager {
     pub(super) fn apply_secrets(&mut self, source: &Source, update: &Update) -> Result<(), String> {
         let mut failures = Failures::default();
         let mut changed = false;
-        for one in decode::<Secret>(update)? {
+        for one in self.decode::<Secret>(Type::Secret, update)? {
             let subject = Subject { kind: Type::Secret, source: source.clone(), name: one.name.to_owned() };
             let Some(slot) = self.secret_slots.get(&subject) else { continue };
             match slot.set(one.message) {

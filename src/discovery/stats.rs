@@ -39,7 +39,7 @@ impl SubscriptionStats {
             Type::Listener => "listener_manager.lds.".to_owned(),
             Type::Route => format!("http.{owner}.rds.{name}."),
             Type::Secret => format!("sds.{name}."),
-            Type::Extension => format!("extension_config_discovery.http_filter.{name}."),
+            Type::Extension => format!("extension_config_discovery.{owner}.{name}."),
             Type::Runtime => format!("runtime.{name}."),
             Type::Workload => "workload_discovery.".to_owned(),
             Type::Endpoints => return None,
@@ -71,6 +71,7 @@ pub struct ManagerStats {
     pub cluster_removed: Counter,
     pub cluster_updated: Counter,
     pub workloads: Gauge,
+    pub dynamic_unknown_fields: Counter,
 }
 
 impl ManagerStats {
@@ -83,6 +84,7 @@ impl ManagerStats {
             cluster_removed: store.counter("cluster_manager.cluster_removed"),
             cluster_updated: store.counter("cluster_manager.cluster_updated"),
             workloads: store.gauge("workload_discovery.total"),
+            dynamic_unknown_fields: store.counter("server.dynamic_unknown_fields"),
         }
     }
 }

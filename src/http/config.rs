@@ -24,7 +24,7 @@ use http::HeaderValue;
 use waypost_filters::access_log::AccessLog;
 use waypost_filters::head::Scheme;
 
-use crate::http::filters::{Chain, FilterConfig};
+use crate::http::chain_slot::ChainSlot;
 use crate::route::slot::Routes;
 use local_reply::LocalReplyConfig;
 use stats::Stats;
@@ -95,10 +95,8 @@ pub struct Settings {
     pub access_logs: Vec<AccessLog>,
     /// When lines are written before the end.
     pub access_log_options: AccessLogOptions,
-    /// `http_filters` as configured, for the chains of routes that override them.
-    pub filters: Vec<FilterConfig>,
-    /// `http_filters`, built: the chain of a route that overrides nothing.
-    pub chain: Arc<Chain>,
+    /// `http_filters`: the chain of a route that overrides nothing.
+    pub chain: ChainSlot,
 }
 
 /// `codec_type`
@@ -421,7 +419,7 @@ pub struct UpgradeConfig {
     /// `enabled`, true by default.
     pub enabled: bool,
     /// `filters`, where the upgrade has a chain of its own.
-    pub chain: Option<Arc<Chain>>,
+    pub chain: Option<ChainSlot>,
 }
 
 /// `access_log_options`

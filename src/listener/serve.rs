@@ -130,7 +130,8 @@ fn log(
     }
     let now = Instant::now();
     let age = connection.start.elapsed().unwrap_or_default();
-    let mut info = StreamInfo::new(connection.clone(), 0, now.checked_sub(age).unwrap_or(now), connection.start);
+    let mut info =
+        StreamInfo::of_connection(connection.clone(), 0, now.checked_sub(age).unwrap_or(now), connection.start);
     if let Some(flag) = flag {
         info.flags.set(flag);
         info.details = Some("filter_chain_not_found".into());

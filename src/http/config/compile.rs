@@ -24,9 +24,10 @@ use super::{
     HttpConnectionManager, InternalAddresses, Limits, LocalReplyConfig, PathOptions, RequestId, Sampling, ServerHeader,
     ServerMode, Settings, Stats, StripPort, Timeouts, UpgradeConfig, UserAgent, Xfcc, XfccMode,
 };
+use crate::config::extension::Discovery;
 use crate::config::{ConfigError, Context, extension, refuse, warn_ignored};
 use crate::discovery::source::Fetch;
-use crate::http::filters::{FilterConfig, build_chain};
+use crate::http::chain_slot::ChainSlot;
 use crate::route::RouteTable;
 use crate::route::slot::Routes;
 
@@ -145,9 +146,7 @@ impl Settings {
             (preserve_external_request_id, always_set_request_id_in_response),
             path,
         )?;
-        let filters_path = at(path, "http_filters");
-        let filters = FilterConfig::list(http_filters, &filters_path)?;
-        let chain = Arc::new(build_chain(&filters, &filters_path)?);
+        let chain = ChainSlot::compile(http_filters, cx, &at(path, "http_filters"))?;
 
         Ok(Settings {
             codec: match inner::CodecType::try_from(codec_type) {
@@ -233,7 +232,7 @@ impl Settings {
                 strip_trailing_dot: strip_trailing_host_dot,
             },
             proxy_100_continue,
-            upgrades: upgrades(upgrade_configs, path)?,
+            upgrades: upgrades(upgrade_configs, cx, path)?,
             local_reply: LocalReplyConfig::compile(local_reply_config, &at(path, "local_reply_config"))?,
             access_logs: crate::config::access_log::compile(access_log, cx, &at(path, "access_log"))?,
             access_log_options: log_options(
@@ -242,19 +241,24 @@ impl Settings {
                 flush_access_log_on_new_request,
                 path,
             )?,
-            filters,
             chain,
         })
     }
 
     /// What is done with a request that asks to be upgraded: its own chain, or the usual one; none where it is refused
     /// (403 `upgrade_failed`). `route` is what the route's `upgrade_configs` say of the type, and wins.
-    pub fn upgrade(&self, kind: &[u8], route: Option<bool>) -> Option<&Arc<super::Chain>> {
+    pub fn upgrade(&self, kind: &[u8], route: Option<bool>) -> Option<&ChainSlot> {
         let config = self.upgrades.iter().find(|u| u.kind.as_bytes().eq_ignore_ascii_case(kind));
         if !route.unwrap_or_else(|| config.is_some_and(|u| u.enabled)) {
             return None;
         }
         Some(config.and_then(|u| u.chain.as_ref()).unwrap_or(&self.chain))
+    }
+
+    /// What filters of all its chains wait for.
+    pub fn discovered(&self) -> impl Iterator<Item = &Discovery> {
+        let upgrades = self.upgrades.iter().filter_map(|u| u.chain.as_ref());
+        std::iter::once(&self.chain).chain(upgrades).flat_map(ChainSlot::discovered)
     }
 }
 
@@ -430,19 +434,19 @@ fn escaped_slashes(action: i32, path: &str) -> Result<EscapedSlashes, ConfigErro
     })
 }
 
-fn upgrades(protos: Vec<inner::UpgradeConfig>, path: &str) -> Result<Vec<UpgradeConfig>, ConfigError> {
+fn upgrades(
+    protos: Vec<inner::UpgradeConfig>,
+    cx: &Context<'_>,
+    path: &str,
+) -> Result<Vec<UpgradeConfig>, ConfigError> {
     let mut upgrades: Vec<UpgradeConfig> = Vec::new();
     for (i, inner::UpgradeConfig { upgrade_type, filters, enabled }) in protos.into_iter().enumerate() {
         let path = format!("{path}.upgrade_configs[{i}]");
         if upgrades.iter().any(|u| u.kind.eq_ignore_ascii_case(&upgrade_type)) {
             return Err(ConfigError::new(path, "multiple upgrade configs with the same name"));
         }
-        let chain = if filters.is_empty() {
-            None
-        } else {
-            let path = at(&path, "filters");
-            Some(Arc::new(build_chain(&FilterConfig::list(filters, &path)?, &path)?))
-        };
+        let chain =
+            if filters.is_empty() { None } else { Some(ChainSlot::compile(filters, cx, &at(&path, "filters"))?) };
         upgrades.push(UpgradeConfig { kind: upgrade_type.into(), enabled: boolean(enabled, true), chain });
     }
     Ok(upgrades)

@@ -50,6 +50,7 @@ fn with_context<T>(then: impl FnOnce(&Context<'_>) -> T) -> T {
         logs: &logs,
         secrets: &crate::tls::SecretStore::new(),
         routes: &crate::route::slot::RouteSlots::default(),
+        extensions: &crate::config::extension_slot::ExtensionSlots::default(),
         process: &process,
     };
     then(&cx)
@@ -108,7 +109,7 @@ fn defaults_are_those_of_envoy() {
     assert!(hcm.http1.allow_absolute_url && !hcm.http1.accept_http_10 && hcm.request_id.generate);
     assert_eq!((&hcm.server.name, hcm.server.mode), (&HeaderValue::from_static("envoy"), ServerMode::Overwrite));
     assert_eq!((hcm.xfcc.mode, hcm.codec), (XfccMode::Sanitize, Codec::Auto));
-    assert!(hcm.chain.filters.is_empty() && hcm.chain.router.dynamic_stats);
+    assert!(hcm.chain.load().filters.is_empty() && hcm.chain.load().router.dynamic_stats);
 }
 
 #[test]
@@ -130,7 +131,9 @@ type Case = (&'static str, fn(&mut Proto));
 #[test]
 fn what_is_not_built_is_refused_with_its_path() {
     let cases: [Case; 17] = [
-        ("hcm.rds: not supported yet", |p| p.route_specifier = Some(inner::RouteSpecifier::Rds(Default::default()))),
+        ("hcm.rds.config_source: config source must be set", |p| {
+            p.route_specifier = Some(inner::RouteSpecifier::Rds(Default::default()))
+        }),
         ("hcm.scoped_routes: not supported yet", |p| {
             p.route_specifier = Some(inner::RouteSpecifier::ScopedRoutes(Default::default()));
         }),
@@ -214,7 +217,7 @@ fn filters_without_work_are_not_in_the_chain() {
         ];
     })
     .unwrap();
-    assert_eq!(hcm.chain.filters.len(), 1);
+    assert_eq!(hcm.chain.load().filters.len(), 1);
 }
 
 /// How many of these filters run.
@@ -223,7 +226,7 @@ fn running(configs: Vec<Any>) -> usize {
         let router = p.http_filters.remove(0);
         p.http_filters = configs.into_iter().map(|c| filter("f", c)).chain([router]).collect();
     };
-    compile(before).unwrap().chain.filters.len()
+    compile(before).unwrap().chain.load().filters.len()
 }
 
 #[test]
@@ -269,7 +272,7 @@ fn routes_switch_guards_off_and_on() {
     .unwrap();
     let said = |filter: &str, config: Any| {
         let overrides = FilterOverrides::compile([(filter.to_owned(), config)].into(), "r").unwrap();
-        (hcm.chain.on_route(&overrides).map(|c| c.filters.len()), hcm.chain.closed_on(&overrides))
+        (hcm.chain.load().on_route(&overrides).map(|c| c.filters.len()), hcm.chain.load().closed_on(&overrides))
     };
     let switch = |disabled| {
         any::pack(&waypost_xds::envoy::config::route::v3::FilterConfig {
@@ -282,7 +285,7 @@ fn routes_switch_guards_off_and_on() {
     let jwt_off = filters::jwt_authn::v3::PerRouteConfig {
         requirement_specifier: Some(filters::jwt_authn::v3::per_route_config::RequirementSpecifier::Disabled(true)),
     };
-    assert_eq!(hcm.chain.filters.len(), 1);
+    assert_eq!(hcm.chain.load().filters.len(), 1);
     assert_eq!(said("deny", switch(true)), (Some(0), None));
     assert_eq!(said("deny", any::pack(&RbacPerRoute { rbac: None })), (Some(0), None));
     assert_eq!(

@@ -28,7 +28,7 @@ pub struct Context<'a> {
     pub logs: &'a AccessLogFiles,
     /// Where TLS secrets come from.
     pub secrets: &'a crate::tls::SecretStore,
-    /// Where route tables of RDS will be.
+    /// Where route tables of RDS will be, and what connection managers share.
     pub routes: &'a crate::route::slot::RouteSlots,
     /// Where extensions of ECDS will be.
     pub extensions: &'a extension_slot::ExtensionSlots,

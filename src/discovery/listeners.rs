@@ -40,7 +40,7 @@ impl Manager {
     pub(super) fn apply_listeners(&mut self, update: &Update) -> Result<(), String> {
         let decoded = self.decode::<v3::Listener>(Type::Listener, update)?;
         let mut failures = Failures::default();
-        let named: HashSet<&str> = decoded.iter().map(|d| d.name).collect();
+        let named: HashSet<&str> = update.resources.iter().map(|r| r.name.as_str()).collect();
         let gone: Vec<String> = if update.complete {
             self.listeners.dynamic.iter().filter(|n| !named.contains(n.as_str())).cloned().collect()
         } else {
@@ -68,9 +68,6 @@ impl Manager {
     /// Adds or changes a listener; false where nothing changes.
     fn add_listener(&mut self, one: Decoded<'_, v3::Listener>, version: &str) -> Result<bool, ListenerError> {
         let Decoded { name, message, resource } = one;
-        if self.config.same(Kind::Listener, name, &resource.body) {
-            return Ok(false);
-        }
         let parts = self.parts.clone();
         let prepared = self.listeners.manager.prepare(message, &parts.context(), "listener")?;
         let body = resource.body.clone();

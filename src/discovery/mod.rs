@@ -182,7 +182,15 @@ pub struct Manager {
     clusters: Clusters,
     listeners: Listeners,
     init: Init,
+    /// When memory is given back that a large update has left.
+    tidy_at: Option<Instant>,
 }
+
+/// An update of this many bytes leaves enough behind to be worth tidying up: less is soon used again.
+const LARGE: usize = 1 << 20;
+
+/// Tidying up waits until no more updates come: clusters, endpoints and listeners do so in a row.
+const QUIET: Duration = Duration::from_millis(250);
 
 impl Manager {
     /// A manager that has asked for nothing yet.
@@ -222,6 +230,7 @@ impl Manager {
             clusters: Clusters::default(),
             listeners: Listeners::new(listeners, compiled),
             init: Init::default(),
+            tidy_at: None,
         }
     }
 
@@ -247,6 +256,10 @@ impl Manager {
                     }
                 }
                 () = resolved.notified() => {}
+                () = sleep_until(self.tidy_at) => {
+                    self.tidy_at = None;
+                    crate::memory::give_back();
+                }
                 _ = sweep.tick() => self.sweep(),
             }
             self.settle();

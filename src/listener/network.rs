@@ -67,9 +67,7 @@ const fn adds(type_name: &'static str, missing: &'static str) -> Known {
 pub static FILTERS: &[Known] = &[
     Known {
         type_name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        role: Role::Terminal(|any, cx, path| {
-            Ok(Terminal::Http(HttpConnectionManager::compile(any::unpack(any, path)?, cx, path)?))
-        }),
+        role: Role::Terminal(|any, cx, path| Ok(Terminal::Http(HttpConnectionManager::read(any, cx, path)?))),
     },
     Known {
         type_name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",

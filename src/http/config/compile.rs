@@ -22,7 +22,7 @@ use super::protocol::{Common, DEFAULT_SERVER_NAME};
 use super::{
     AccessLogOptions, Cidr, ClientAddress, Codec, EscapedSlashes, HostOptions, Http1Options, Http2Options,
     HttpConnectionManager, InternalAddresses, Limits, LocalReplyConfig, PathOptions, RequestId, Sampling, ServerHeader,
-    ServerMode, Stats, StripPort, Timeouts, UpgradeConfig, UserAgent, Xfcc, XfccMode,
+    ServerMode, Settings, Stats, StripPort, Timeouts, UpgradeConfig, UserAgent, Xfcc, XfccMode,
 };
 use crate::config::extension::Discovery;
 use crate::config::{ConfigError, Context, extension, refuse, warn_ignored};
@@ -33,12 +33,35 @@ use crate::route::slot::Routes;
 
 impl HttpConnectionManager {
     /// Compiles the message; `path` is where it stands.
-    #[allow(deprecated, reason = "a field that was replaced is still a field")]
     pub fn compile(
-        proto: proto::HttpConnectionManager,
+        mut proto: proto::HttpConnectionManager,
         cx: &Context<'_>,
         path: &str,
     ) -> Result<Arc<HttpConnectionManager>, ConfigError> {
+        let (routes, stat_prefix) = (proto.route_specifier.take(), proto.stat_prefix.clone());
+        let settings = Arc::new(Settings::compile(proto, cx, path)?);
+        let routes = match routes {
+            Some(inner::RouteSpecifier::RouteConfig(routes)) => {
+                Routes::Here(RouteTable::compile(routes, cx, &at(path, "route_config"))?)
+            }
+            Some(inner::RouteSpecifier::Rds(proto::Rds { config_source, route_config_name })) => {
+                let path = at(path, "rds");
+                let fetch = Fetch::of(&config_source.unwrap_or_default(), &at(&path, "config_source"))?;
+                Routes::Slot(cx.routes.slot(fetch, &route_config_name, &stat_prefix))
+            }
+            Some(inner::RouteSpecifier::ScopedRoutes(_)) => {
+                return Err(ConfigError::unsupported(at(path, "scoped_routes")));
+            }
+            None => return Err(ConfigError::new(at(path, "route_specifier"), "value is required")),
+        };
+        Ok(Arc::new(HttpConnectionManager { settings, routes }))
+    }
+}
+
+impl Settings {
+    /// Compiles all of the message but its routes.
+    #[allow(deprecated, reason = "a field that was replaced is still a field")]
+    fn compile(proto: proto::HttpConnectionManager, cx: &Context<'_>, path: &str) -> Result<Settings, ConfigError> {
         let proto::HttpConnectionManager {
             codec_type,
             stat_prefix,
@@ -96,7 +119,7 @@ impl HttpConnectionManager {
             append_local_overload,
             add_proxy_protocol_connection_state: _, // there is no filter state of the PROXY protocol that it could keep out
             forward_proto_config,
-            route_specifier,
+            route_specifier: _, // compiled on its own
             strip_port_mode,
         } = proto;
         if stat_prefix.is_empty() {
@@ -123,23 +146,9 @@ impl HttpConnectionManager {
             (preserve_external_request_id, always_set_request_id_in_response),
             path,
         )?;
-        let routes = match route_specifier {
-            Some(inner::RouteSpecifier::RouteConfig(routes)) => {
-                Routes::Here(RouteTable::compile(routes, cx, &at(path, "route_config"))?)
-            }
-            Some(inner::RouteSpecifier::Rds(proto::Rds { config_source, route_config_name })) => {
-                let path = at(path, "rds");
-                let fetch = Fetch::of(&config_source.unwrap_or_default(), &at(&path, "config_source"))?;
-                Routes::Slot(cx.routes.slot(fetch, &route_config_name, &stat_prefix))
-            }
-            Some(inner::RouteSpecifier::ScopedRoutes(_)) => {
-                return Err(ConfigError::unsupported(at(path, "scoped_routes")));
-            }
-            None => return Err(ConfigError::new(at(path, "route_specifier"), "value is required")),
-        };
         let chain = ChainSlot::compile(http_filters, cx, &at(path, "http_filters"))?;
 
-        Ok(Arc::new(HttpConnectionManager {
+        Ok(Settings {
             codec: match inner::CodecType::try_from(codec_type) {
                 Ok(inner::CodecType::Auto) => Codec::Auto,
                 Ok(inner::CodecType::Http1) => Codec::Http1,
@@ -232,9 +241,8 @@ impl HttpConnectionManager {
                 flush_access_log_on_new_request,
                 path,
             )?,
-            routes,
             chain,
-        }))
+        })
     }
 
     /// What is done with a request that asks to be upgraded: its own chain, or the usual one; none where it is refused

@@ -35,6 +35,12 @@ fn least() -> Proto {
 
 /// Compiles the least with a change.
 pub(crate) fn compile(change: impl FnOnce(&mut Proto)) -> Result<Arc<HttpConnectionManager>, ConfigError> {
+    let mut proto = least();
+    change(&mut proto);
+    with_context(|cx| HttpConnectionManager::compile(proto, cx, "hcm"))
+}
+
+fn with_context<T>(then: impl FnOnce(&Context<'_>) -> T) -> T {
     let (stats, clusters, logs) =
         (std::sync::Arc::new(Store::default()), ClusterTable::default(), AccessLogFiles::default());
     let process = Process { node_id: "sn".into(), node_cluster: "sc".into(), ..Process::default() };
@@ -47,9 +53,40 @@ pub(crate) fn compile(change: impl FnOnce(&mut Proto)) -> Result<Arc<HttpConnect
         extensions: &crate::config::extension_slot::ExtensionSlots::default(),
         process: &process,
     };
-    let mut proto = least();
-    change(&mut proto);
-    HttpConnectionManager::compile(proto, &cx, "hcm")
+    then(&cx)
+}
+
+#[test]
+fn connection_managers_that_differ_in_their_routes_share_all_else() {
+    let named = |name: &str, change: fn(&mut Proto)| {
+        let mut proto = least();
+        change(&mut proto);
+        let routes = RouteConfiguration { name: name.into(), ..Default::default() };
+        proto.route_specifier = Some(inner::RouteSpecifier::RouteConfig(routes));
+        any::pack(&proto)
+    };
+    with_context(|cx| {
+        let read = |any: &Any| HttpConnectionManager::read(any, cx, "hcm");
+        let [a, b] = ["a", "b"].map(|n| read(&named(n, |_| {})).unwrap());
+        assert!(Arc::ptr_eq(&a.settings, &b.settings));
+        let names = [&a, &b].map(|m| m.routes.load().get().unwrap().name.to_string());
+        assert_eq!(names, ["a", "b"]);
+        let other = read(&named("a", |p| p.via = "x".into())).unwrap();
+        assert!(!Arc::ptr_eq(&a.settings, &other.settings) && other.via.is_some());
+        // What is wrong in routes is said as in a connection manager that shares nothing.
+        let mut bad = least();
+        let host = waypost_xds::envoy::config::route::v3::VirtualHost::default();
+        let routes = RouteConfiguration { virtual_hosts: vec![host], ..Default::default() };
+        bad.route_specifier = Some(inner::RouteSpecifier::RouteConfig(routes));
+        let bad = any::pack(&bad);
+        let shared = read(&bad).unwrap_err();
+        let alone = with_context(|cx| HttpConnectionManager::read(&bad, cx, "hcm")).unwrap_err();
+        assert_eq!(shared, alone);
+        assert!(shared.path.starts_with("hcm.route_config.virtual_hosts[0]"), "{shared}");
+        // Once nobody has them, they are made anew.
+        drop((a, b));
+        assert!(read(&named("a", |_| {})).is_ok());
+    });
 }
 
 fn seconds(seconds: i64) -> Option<pb::Duration> {

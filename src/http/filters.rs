@@ -43,6 +43,8 @@ pub struct FilterConfig {
 pub struct Chain {
     /// All but the router.
     pub filters: Vec<Arc<dyn HttpFilter>>,
+    /// Their names, in the same order.
+    pub names: Vec<Arc<str>>,
     /// The terminal filter.
     pub router: Arc<Router>,
 }
@@ -101,7 +103,8 @@ pub fn build_chain(filters: &[FilterConfig], overrides: &FilterOverrides, path: 
     else {
         return Err(ConfigError::new(path, "the last filter must be the terminal filter envoy.filters.http.router"));
     };
-    let mut chain = Chain { filters: Vec::new(), router: Arc::new(Router::compile(&last.any, &last.path)?) };
+    let mut chain =
+        Chain { filters: Vec::new(), names: Vec::new(), router: Arc::new(Router::compile(&last.any, &last.path)?) };
     for filter in others {
         if filter.type_name == router::Router::full_name() {
             let reason = "envoy.filters.http.router is a terminal filter and must be the last one";
@@ -109,8 +112,11 @@ pub fn build_chain(filters: &[FilterConfig], overrides: &FilterOverrides, path: 
         }
         // What a filter says is checked even where it is disabled.
         let built = build(filter)?;
-        if !overrides.disabled(&filter.name).unwrap_or(filter.disabled) {
-            chain.filters.extend(built);
+        if let Some(built) = built
+            && !overrides.disabled(&filter.name).unwrap_or(filter.disabled)
+        {
+            chain.filters.push(built);
+            chain.names.push(filter.name.clone());
         }
     }
     Ok(chain)

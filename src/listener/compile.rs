@@ -260,6 +260,7 @@ fn chain(proto: v3::FilterChain, cx: &Context<'_>, path: &str) -> Result<Arc<Fil
         return Err(ConfigError::unsupported(format!("{path}.use_proxy_proto")));
     }
     let mut network: Vec<Box<dyn NetworkFilter>> = Vec::new();
+    let mut network_names = Vec::new();
     let mut terminal = None;
     let count = filters.len();
     for (i, v3::Filter { name, config_type }) in filters.into_iter().enumerate() {
@@ -283,7 +284,10 @@ fn chain(proto: v3::FilterChain, cx: &Context<'_>, path: &str) -> Result<Arc<Fil
                 return Err(ConfigError::new(path, format!("{name} has to be the last filter of its chain")));
             }
             Some(Kind::Terminal(t)) => terminal = Some(t),
-            Some(Kind::Before(f)) if !last => network.push(f),
+            Some(Kind::Before(f)) if !last => {
+                network.push(f);
+                network_names.push(name.into());
+            }
             Some(Kind::Before(_)) | None if last => {
                 return Err(ConfigError::new(path, format!("{name} cannot be the last filter of its chain")));
             }
@@ -298,6 +302,7 @@ fn chain(proto: v3::FilterChain, cx: &Context<'_>, path: &str) -> Result<Arc<Fil
             &format!("{path}.transport_socket_connect_timeout"),
         )?,
         network,
+        network_names,
         terminal: terminal.unwrap_or(Terminal::Nothing),
     }))
 }

@@ -91,6 +91,8 @@ pub struct FilterChain {
     pub handshake_timeout: Option<Duration>,
     /// Network filters in front of the last.
     pub network: Vec<Box<dyn NetworkFilter>>,
+    /// Their names, in the same order.
+    pub network_names: Vec<Arc<str>>,
     /// The last one.
     pub terminal: Terminal,
 }

@@ -8,6 +8,7 @@
 mod action;
 mod compile;
 mod direct;
+mod explain;
 mod fields;
 mod filters;
 mod forward;
@@ -39,6 +40,7 @@ use crate::observe::stats::Counter;
 
 pub use self::action::Action;
 pub use self::direct::DirectResponse;
+pub use self::explain::RouteSearch;
 pub use self::filters::{FilterOverride, FilterOverrides};
 pub use self::forward::{
     ConnectConfig, Forward, HashPolicy, HashSource, MaxStreamDuration, Priority, Upgrade, UpgradeConfigs,

@@ -105,6 +105,16 @@ impl ClientTls {
         Ok(tls)
     }
 
+    /// The context for people: server name, secrets, what is expected of the server, ALPN.
+    pub fn describe(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(name) = &self.options.sni {
+            parts.push(format!("SNI {}", name.to_str()));
+        }
+        parts.extend(self.live.common.describe());
+        parts.join("; ")
+    }
+
     /// Whether all secrets are there.
     pub fn ready(&self) -> bool {
         self.live.current.load().is_some()

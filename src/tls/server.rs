@@ -119,6 +119,25 @@ impl ServerTls {
         Ok(tls)
     }
 
+    /// The context for people: secrets, what is expected of the client, ALPN.
+    pub fn describe(&self) -> String {
+        let mut parts = self.live.common.describe();
+        if self.options.require_client_certificate {
+            parts.push("requires a client certificate".to_owned());
+        }
+        parts.join("; ")
+    }
+
+    /// Whether a client needs a certificate.
+    pub fn requires_certificate(&self) -> bool {
+        self.options.require_client_certificate
+    }
+
+    /// Whether a client of this URI is refused for it, as far as the context itself says.
+    pub fn refuses_uri(&self, uri: &str) -> bool {
+        self.live.common.refuses_uri(uri)
+    }
+
     /// Whether all secrets are there.
     pub fn ready(&self) -> bool {
         self.live.current.load().is_some()

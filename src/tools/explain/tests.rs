@@ -1,0 +1,120 @@
+//! Explanations as they are printed, and what scripts read.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{ask, cli, explain, source};
+
+const WAYPOINT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/configs/waypoint.yaml"));
+const INGRESS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/configs/ingress.yaml"));
+const TCP: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tcp.yaml"));
+const ROUTES: &str = include_str!("golden/routes.yaml");
+const CLIENT: &str = "spiffe://cluster.local/ns/default/sa/client";
+
+fn answer(config: &str, args: &[&str], json: bool) -> String {
+    let args = [&["-c", "-"], args].concat();
+    let matches = cli().try_get_matches_from(args).unwrap();
+    explain(source::parse(config).unwrap(), &ask::ask(&matches).unwrap(), json)
+}
+
+fn text(config: &str, args: &[&str]) -> String {
+    answer(config, args, false)
+}
+
+fn json(config: &str, args: &[&str]) -> Value {
+    serde_json::from_str(&answer(config, args, true)).unwrap()
+}
+
+fn outcome(config: &str, args: &[&str]) -> Value {
+    json(config, args)["outcome"].clone()
+}
+
+/// Compares with a file beside this one; `WAYPOST_GOLDEN=write` writes it.
+#[track_caller]
+fn golden(name: &str, got: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tools/explain/golden").join(name);
+    if std::env::var_os("WAYPOST_GOLDEN").is_some() {
+        return std::fs::write(file, got).unwrap();
+    }
+    let wanted = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(got == wanted, "{} is not as it was; now:\n{got}", file.display());
+}
+
+#[test]
+fn through_a_waypoint() {
+    golden("waypoint_http.txt", &text(WAYPOINT, &["--hbone", "127.2.0.10:80", "--peer", CLIENT, "/hello?a=b"]));
+    golden("waypoint_tcp.txt", &text(WAYPOINT, &["--hbone", "127.2.0.10:9000", "--peer", CLIENT, "--tcp"]));
+}
+
+#[test]
+fn through_an_ingress() {
+    golden("ingress_tls.txt", &text(INGRESS, &["https://shop.example:8443/cart/../x"]));
+    golden("ingress.txt", &text(INGRESS, &["--address", "8080", "http://shop.example/cart/../x"]));
+}
+
+#[test]
+fn by_server_name_and_weight() {
+    let way = |args: &[&str]| outcome(TCP, args);
+    golden("tcp.txt", &text(TCP, &["--tcp", "--random", "99", "http://127.0.0.1:9002/"]));
+    assert_eq!(way(&["--listener", "no-such"])["closed"], "there is no such thing as a listener \"no-such\"");
+}
+
+#[test]
+fn routes_say_why_they_do_not_match() {
+    let at = |more: &[&str]| text(ROUTES, &[&["--address", "8080"], more].concat());
+    golden("routes_weighted.txt", &at(&["--random", "95", "-H", "x-user: jason", "http://shop.example/b/c?debug=0"]));
+    let way = |more: &[&str]| outcome(ROUTES, &[&["--address", "8080"], more].concat());
+    assert_eq!(way(&["http://shop.example/teapot"])["status"], 418);
+    assert_eq!(way(&["http://shop.example/gone/x"])["status"], 301);
+    assert_eq!(way(&["http://shop.example/nowhere"])["details"], "cluster_not_found");
+    assert_eq!(way(&["http://other.example/"])["details"], "route_not_found");
+    assert_eq!(way(&["-X", "POST", "http://shop.example/post"])["address"], "127.0.0.1:9001");
+    assert_eq!(way(&["-H", "host: SHOP.example", "/post"])["details"], "route_not_found", "GET is not POST");
+}
+
+#[test]
+fn what_cannot_be_used_is_named_and_the_rest_explained() {
+    let all = json(ROUTES, &["--address", "8081", "http://shop.example/"]);
+    let errors: Vec<&str> = all["errors"].as_array().unwrap().iter().map(|e| e.as_str().unwrap()).collect();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].starts_with("cluster broken: static_resources.clusters[2]."), "{errors:?}");
+    assert!(errors[1].starts_with("listener second, filter chain 0: static_resources.listeners[1].filter_chains[0]."));
+    let closed = all["outcome"]["closed"].as_str().unwrap();
+    assert!(closed.contains("example.Unknown"), "{closed}");
+}
+
+#[test]
+fn a_dump_says_the_same_as_its_bootstrap() {
+    let bootstrap: Value = waypost_xds::yaml::parse(WAYPOINT).unwrap();
+    let wrapped = |kind: &str, one: &str, all: &Value| -> Value {
+        all.as_array().unwrap().iter().map(|v| serde_json::json!({ kind: v, "last_updated": one })).collect()
+    };
+    let dump = serde_json::json!({"configs": [
+        {"static_clusters": wrapped("cluster", "", &bootstrap["static_resources"]["clusters"])},
+        {"static_listeners": wrapped("listener", "", &bootstrap["static_resources"]["listeners"])},
+    ]});
+    let args = ["--hbone", "127.2.0.10:80", "--peer", CLIENT, "/"];
+    assert_eq!(text(&dump.to_string(), &args), text(WAYPOINT, &args));
+}
+
+#[test]
+fn a_peer_of_a_foreign_trust_domain_is_refused() {
+    let closed = outcome(WAYPOINT, &["--hbone", "127.2.0.10:80", "--peer", "spiffe://elsewhere/ns/a/sa/b"]);
+    assert!(closed["closed"].as_str().unwrap().contains("spiffe://elsewhere/"));
+    let none = outcome(WAYPOINT, &["--listener", "connect_terminate", "http://x/"]);
+    assert_eq!(none["closed"], "the client does not speak TLS");
+}
+
+#[test]
+fn a_request_needs_a_way_in() {
+    let asked = |args: &[&str]| {
+        let matches = cli().try_get_matches_from([&["-c", "-"], args].concat()).unwrap();
+        ask::ask(&matches).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert!(asked(&["/path"]).unwrap_err().contains("where does it enter"));
+    assert!(asked(&["ftp://x/"]).unwrap_err().contains("ftp"));
+    assert!(asked(&["--address", "x", "/"]).is_err() && asked(&["--source", "x", "http://a/"]).is_err());
+    assert!(asked(&["https://[::1]:8443/a?b#c"]).is_ok());
+    assert!(cli().try_get_matches_from(["/"]).is_err(), "neither --admin nor -c");
+}

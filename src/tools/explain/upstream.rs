@@ -1,0 +1,176 @@
+//! From a cluster to one of its hosts, and where that is an internal listener, on from there.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use waypost_filters::address::Address;
+use waypost_filters::stream::{HostInfo, StreamInfo};
+
+use super::ask::{Content, Layers, Tls};
+use super::outcome::Outcome;
+use super::step::Step;
+use super::walk::Walk;
+use crate::cluster::balance::{self, BalanceState};
+use crate::cluster::connect::{Sharing, passthrough};
+use crate::cluster::{Cluster, ClusterSlot, Discovery, Health, Host, Policy, Transport, UpstreamProtocol};
+use crate::listener::internal_connection;
+use crate::tcp_proxy::original_destination;
+
+impl Walk<'_> {
+    /// The cluster of a slot, or why there is none.
+    pub fn cluster(&self, slot: &ClusterSlot) -> Result<Arc<Cluster>, Box<Step>> {
+        slot.current.load_full().ok_or_else(|| {
+            let why = match self.world.broken_clusters.get(&*slot.name) {
+                Some(error) => format!("cannot be used: {error}"),
+                None => "is not in the configuration".to_owned(),
+            };
+            Box::new(Step::new("cluster", format!("cluster {} {why}", slot.name)).fact("name", &*slot.name))
+        })
+    }
+
+    /// A host of the cluster, and the way to it.
+    pub fn upstream(
+        &mut self,
+        cluster: &Arc<Cluster>,
+        info: &StreamInfo,
+        headers: Option<&HeaderMap>,
+        sharing: &Sharing,
+        layers: Layers,
+    ) -> Step {
+        let name = &*cluster.names.name;
+        let protocol = match cluster.http.protocol {
+            UpstreamProtocol::Http1 => "HTTP/1.1",
+            UpstreamProtocol::Http2 => "HTTP/2",
+            UpstreamProtocol::Downstream => "the client's protocol",
+            UpstreamProtocol::Alpn => "what ALPN decides",
+        };
+        let spoken = matches!(layers.front().map(|l| &l.content), Some(Content::Http(..)));
+        let spoken = if spoken { format!(", speaking {protocol}") } else { String::new() };
+        let step = Step::new("cluster", format!("cluster {name} ({}){spoken}", policy(cluster))).fact("name", name);
+        let mut steps = Vec::new();
+        let host = match &cluster.discovery {
+            Discovery::OriginalDst(config) => {
+                let Some(mut address) = original_destination(config, info, headers) else {
+                    steps.push(
+                        self.closed("nothing says where the connection was going, no healthy upstream (flag UH)"),
+                    );
+                    return step.with(steps);
+                };
+                let over = config.port.map(|p| format!(", the port by upstream_port_override {p}")).unwrap_or_default();
+                if let Some(port) = config.port {
+                    address.set_port(port);
+                }
+                steps.push(Step::new("original_dst", format!("original destination {address}{over}")));
+                let (address, hostname) = (Address::Ip(address), Arc::from(""));
+                let host = HostInfo { address, hostname, metadata: Default::default() };
+                Some(Arc::new(Host::new(host, config.transport.clone())))
+            }
+            Discovery::Static => self.balance(cluster, &mut steps),
+            #[allow(unreachable_patterns, reason = "other kinds of discovery balance over the hosts they found")]
+            _ => self.balance(cluster, &mut steps),
+        };
+        match host {
+            Some(host) => steps.push(self.host(cluster, &host, info, sharing, layers)),
+            None => {
+                steps.push(Step::new("answer", "no healthy upstream (503, flag UH)"));
+                self.outcome = Outcome::Answered { status: 503, details: "no_healthy_upstream".to_owned() };
+            }
+        }
+        step.with(steps)
+    }
+
+    fn balance(&self, cluster: &Cluster, steps: &mut Vec<Step>) -> Option<Arc<Host>> {
+        let hosts = cluster.hosts.load_full();
+        // Workers remember whose turn it is; a new one begins as this does.
+        let picked = balance::pick(cluster.policy, &hosts, &mut BalanceState::default(), self.random, &[]);
+        let different = hosts.all.iter().any(|h| h.weight != 1 || h.priority != 0);
+        for host in &hosts.all {
+            let mut notes = Vec::new();
+            if different {
+                notes.push(format!("weight {}, priority {}", host.weight, host.priority));
+            }
+            match host.health {
+                Health::Healthy => {}
+                Health::Degraded => notes.push("degraded".to_owned()),
+                Health::Unhealthy => notes.push("unhealthy".to_owned()),
+            }
+            if !hosts.eligible.contains(host) {
+                notes.push("not eligible".to_owned());
+            }
+            let chosen = picked.as_ref() == Some(host);
+            if chosen && hosts.eligible.len() > 1 {
+                notes.push(format!("picked for random number {}", self.random));
+            }
+            let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+            let step = Step::new("candidate", format!("host {}{notes}", host.info.address));
+            steps.push(step.fact("address", host.info.address.to_string()).fact("picked", chosen));
+        }
+        picked
+    }
+
+    fn host(
+        &mut self,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        info: &StreamInfo,
+        sharing: &Sharing,
+        mut layers: Layers,
+    ) -> Step {
+        let address = &host.info.address;
+        let step = Step::new("host", format!("to {address}")).fact("address", address.to_string());
+        let mut steps = Vec::new();
+        let inner = match &*host.transport {
+            Transport::Internal { inner, .. } => inner,
+            other => other,
+        };
+        if let Transport::Tls(context) = inner {
+            let auto = if cluster.http.auto_sni { "; SNI is the request's host (auto_sni)" } else { "" };
+            steps.push(Step::new("tls", format!("TLS: {}{auto}", context.0.describe())));
+            if let Some(layer) = layers.front_mut() {
+                layer.tls = Some(Tls { peer: local_identity(info), alpn: vec!["h2".to_owned()], ..Tls::default() });
+            }
+        }
+        if let Address::Internal { listener: name, .. } = address {
+            let Some(listener) = self.world.listeners.internal.get(name).cloned() else {
+                let why = match self.world.broken_listeners.get(&**name) {
+                    Some(error) => format!("internal listener {name} cannot be used: {error}"),
+                    None => format!("there is no internal listener {name}"),
+                };
+                steps.push(self.closed(why));
+                return step.with(steps);
+            };
+            let metadata = passthrough(&host.transport, cluster, host);
+            let connection = internal_connection(&listener, sharing.filter_state.clone(), metadata);
+            steps.push(self.connection(&listener, connection, layers));
+            return step.with(steps);
+        }
+        let tunnels = layers.iter().filter_map(|l| match &l.content {
+            Content::Http(head, _) if head.is_connect() => {
+                Some(String::from_utf8_lossy(head.authority_bytes()).into_owned())
+            }
+            _ => None,
+        });
+        self.outcome = Outcome::Sent {
+            address: address.to_string(),
+            tunnels: tunnels.collect(),
+            cluster: cluster.names.name.to_string(),
+            what: layers.back().map(ToString::to_string).unwrap_or_default(),
+        };
+        step.with(steps)
+    }
+}
+
+fn policy(cluster: &Cluster) -> String {
+    match (&cluster.discovery, cluster.policy) {
+        (Discovery::OriginalDst(_), _) => "ORIGINAL_DST".to_owned(),
+        (_, Policy::RoundRobin) => "ROUND_ROBIN".to_owned(),
+        (_, Policy::LeastRequest { choices }) => format!("LEAST_REQUEST of {choices}"),
+        (_, Policy::Random) => "RANDOM".to_owned(),
+        (_, Policy::ClusterProvided) => "CLUSTER_PROVIDED".to_owned(),
+    }
+}
+
+/// Our own name, where the downstream session shows it.
+fn local_identity(info: &StreamInfo) -> Option<String> {
+    info.connection.tls.as_ref()?.local.as_ref()?.uri_sans.first().cloned()
+}

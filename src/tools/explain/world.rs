@@ -1,0 +1,157 @@
+//! The resources, compiled by the code that the proxy itself compiles them with.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use prost::{Message, Name};
+use serde_json::{Value, json};
+use waypost_filters::address::Address;
+use waypost_xds::envoy::config::cluster::v3 as cluster_proto;
+use waypost_xds::envoy::config::listener::v3 as listener_proto;
+use waypost_xds::json as protobuf_json;
+
+use super::prepare;
+use super::source::{Source, field};
+use crate::cluster::{self, ClusterTable};
+use crate::config::{ConfigError, Context, Process, bootstrap};
+use crate::listener::{self, Listener, ListenerSet};
+use crate::observe::access_log::AccessLogFiles;
+use crate::observe::stats::Store;
+use crate::tls::SecretStore;
+
+/// All that could be compiled, and why the rest could not.
+pub struct World {
+    /// Listeners.
+    pub listeners: ListenerSet,
+    /// Clusters.
+    pub clusters: ClusterTable,
+    /// Clusters by name that cannot be used.
+    pub broken_clusters: BTreeMap<String, ConfigError>,
+    /// Listeners by name that cannot be used.
+    pub broken_listeners: BTreeMap<String, ConfigError>,
+    /// Filter chains that cannot be used, by listener and number. The proxy does not take such a listener at all.
+    pub broken_chains: HashMap<(Arc<str>, usize), ConfigError>,
+}
+
+impl World {
+    /// Compiles all there is.
+    pub fn compile(source: Source) -> World {
+        let stats = Arc::new(Store::default());
+        let (logs, secrets) = (AccessLogFiles::default(), SecretStore::new());
+        let process = process(&source.bootstrap);
+        let mut world = World {
+            listeners: ListenerSet::default(),
+            clusters: ClusterTable::default(),
+            broken_clusters: BTreeMap::new(),
+            broken_listeners: BTreeMap::new(),
+            broken_chains: HashMap::new(),
+        };
+        let clusters = std::mem::take(&mut world.clusters);
+        let cx = Context { stats: &stats, clusters: &clusters, logs: &logs, secrets: &secrets, process: &process };
+        for (path, mut value) in source.clusters {
+            prepare::endpoints(&mut value, &source.named);
+            prepare::resource(&mut value, &source.named);
+            let compiled = message::<cluster_proto::Cluster>(&value, &path)
+                .and_then(|proto| cluster::compile::compile(proto, &cx, &path));
+            match compiled {
+                Ok(cluster) => clusters.slot(&cluster.names.name).current.store(Some(cluster)),
+                Err(e) => drop(world.broken_clusters.insert(name(&value), e)),
+            }
+        }
+        for (path, mut value) in source.listeners {
+            prepare::resource(&mut value, &source.named);
+            let compiled =
+                message::<listener_proto::Listener>(&value, &path).and_then(|proto| world.listener(proto, &cx, &path));
+            match compiled {
+                Ok(listener) => {
+                    if listener.internal {
+                        world.listeners.internal.insert(listener.name.clone(), listener.clone());
+                    }
+                    world.listeners.all.push(listener);
+                }
+                Err(e) => drop(world.broken_listeners.insert(name(&value), e)),
+            }
+        }
+        world.clusters = clusters;
+        world
+    }
+
+    /// Compiles a listener; filter chains that cannot be used are left empty.
+    fn listener(
+        &mut self,
+        mut proto: listener_proto::Listener,
+        cx: &Context<'_>,
+        path: &str,
+    ) -> Result<Arc<Listener>, ConfigError> {
+        let mut broken: Vec<(usize, ConfigError)> = Vec::new();
+        loop {
+            let error = match listener::compile::compile(proto.clone(), cx, path) {
+                Ok(listener) => {
+                    let name = |(i, e)| ((listener.name.clone(), i), e);
+                    self.broken_chains.extend(broken.into_iter().map(name));
+                    return Ok(listener);
+                }
+                Err(e) => e,
+            };
+            let within = error.path.strip_prefix(path).unwrap_or_default();
+            let default = within.starts_with(".default_filter_chain");
+            let number = within.strip_prefix(".filter_chains[").and_then(|r| r.split(']').next()?.parse().ok());
+            let count = proto.filter_chains.len();
+            let (at, chain) = match (number, default) {
+                (Some(i), _) => (i, proto.filter_chains.get_mut(i)),
+                (None, true) => (count, proto.default_filter_chain.as_mut()),
+                (None, false) => return Err(error),
+            };
+            match chain {
+                Some(chain) if !chain.filters.is_empty() => {
+                    chain.filters.clear();
+                    chain.transport_socket = None;
+                }
+                _ => return Err(error),
+            }
+            broken.push((at, error));
+        }
+    }
+
+    /// The listener that accepts connections to an address: its own, or else any of that port.
+    pub fn listening_at(&self, ip: Option<std::net::IpAddr>, port: u16) -> Option<&Arc<Listener>> {
+        let listeners = || self.listeners.all.iter().filter(|l| !l.internal);
+        let at = |fits: &dyn Fn(std::net::IpAddr) -> bool| {
+            listeners()
+                .find(|l| l.addresses.iter().any(|a| matches!(a, Address::Ip(a) if a.port() == port && fits(a.ip()))))
+        };
+        match ip {
+            Some(ip) => at(&|own| own == ip).or_else(|| at(&|own| own.is_unspecified())),
+            None => at(&|_| true),
+        }
+    }
+
+    /// A listener by its name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Listener>> {
+        self.listeners.all.iter().find(|l| &*l.name == name)
+    }
+}
+
+fn name(value: &Value) -> String {
+    value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn message<M: Message + Name + Default>(value: &Value, path: &str) -> Result<M, ConfigError> {
+    let within = |e: waypost_xds::Error| ConfigError::from(e.within(path));
+    let message: M = protobuf_json::from_value(value, &protobuf_json::Options::ignore_unknown()).map_err(within)?;
+    waypost_xds::validate::check_message(&message).map_err(within)?;
+    Ok(message)
+}
+
+/// What of the bootstrap matters to the way: who the node is, and the runtime. Anything else may be there or not.
+fn process(value: &Value) -> Process {
+    let part = |name: &str| field(value, name).cloned().unwrap_or(Value::Null);
+    let read = |value: Value| {
+        protobuf_json::from_value(&value, &protobuf_json::Options::ignore_unknown())
+            .ok()
+            .and_then(|proto| bootstrap::settings(proto).ok())
+    };
+    let whole = read(json!({ "node": part("node"), "layered_runtime": part("layered_runtime") }));
+    let settings = whole.or_else(|| read(json!({ "node": part("node") })));
+    settings.as_ref().map(bootstrap::process).unwrap_or_default()
+}

@@ -129,14 +129,15 @@ def check_explaining(binary, shared, work, certs, write):
     for name, (scenario, arguments) in QUESTIONS.items():
         config = static(shared, scenario, "0-initial", work, certs)
         r = subprocess.run([binary, "explain", "-c", config, *arguments], capture_output=True, text=True, timeout=60)
-        file = EXPLAINED / f"{name}.txt"
+        # What is not built yet is in OUTCOMES.
+        file, got = EXPLAINED / f"{name}.txt", r.stdout.partition("not usable:\n")[0]
         if write:
-            file.write_text(r.stdout)
+            file.write_text(got)
         wanted = file.read_text() if file.exists() else ""
-        if r.returncode or r.stdout != wanted:
+        if r.returncode or got != wanted:
             failed += 1
             print(f"FAILED  explain {name}: status {r.returncode} {r.stderr}")
-            print("".join(difflib.unified_diff(wanted.splitlines(True), r.stdout.splitlines(True), "as it was", "now", n=2)))
+            print("".join(difflib.unified_diff(wanted.splitlines(True), got.splitlines(True), "as it was", "now", n=2)))
     print(f"explaining: {len(QUESTIONS)} questions, {failed} answered otherwise")
     return failed
 

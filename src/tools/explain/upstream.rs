@@ -51,9 +51,8 @@ impl Walk<'_> {
         let host = match &cluster.discovery {
             Discovery::OriginalDst(config) => {
                 let Some(mut address) = original_destination(config, info, headers) else {
-                    steps.push(
-                        self.closed("nothing says where the connection was going, no healthy upstream (flag UH)"),
-                    );
+                    steps.push(Step::new("original_dst", "nothing says where the connection was going"));
+                    steps.push(self.no_host(headers.is_some()));
                     return step.with(steps);
                 };
                 let over = config.port.map(|p| format!(", the port by upstream_port_override {p}")).unwrap_or_default();
@@ -71,12 +70,18 @@ impl Walk<'_> {
         };
         match host {
             Some(host) => steps.push(self.host(cluster, &host, info, sharing, layers)),
-            None => {
-                steps.push(Step::new("answer", "no healthy upstream (503, flag UH)"));
-                self.outcome = Outcome::Answered { status: 503, details: "no_healthy_upstream".to_owned() };
-            }
+            None => steps.push(self.no_host(headers.is_some())),
         }
         step.with(steps)
+    }
+
+    /// HTTP is answered, bytes are not.
+    fn no_host(&mut self, http: bool) -> Step {
+        if !http {
+            return self.closed("no healthy upstream (flag UH)");
+        }
+        self.outcome = Outcome::Answered { status: 503, details: "no_healthy_upstream".to_owned() };
+        Step::new("answer", "no healthy upstream: 503 (flag UH)")
     }
 
     fn balance(&self, cluster: &Cluster, steps: &mut Vec<Step>) -> Option<Arc<Host>> {

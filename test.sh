@@ -2,8 +2,8 @@
 # Every check of the house, from formatting to the comparison with the real Envoy; installs what it lacks, ends with one line for each.
 #
 #   ./test.sh              all of them (about half an hour on two cores from a fresh clone)
-#   ./test.sh fmt clippy   those named: fmt clippy unit build configs parity recorded badinput h2spec
-#                          memory spread concurrent bench soak
+#   ./test.sh fmt clippy   those named: fmt clippy unit build configs parity recorded mesh badinput
+#                          h2spec memory spread concurrent bench soak
 #
 # With CI=true there are no colours and no progress bars, and a part that has to be left out fails the run, unless it says why it may.
 set -uo pipefail
@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE=1
 results=() failed=0 built=
 selected=("$@")
 for name in "$@"; do
-  case $name in fmt|clippy|unit|build|configs|parity|recorded|badinput|h2spec|memory|spread|concurrent|bench|soak) ;; *) die "no part named $name" ;; esac
+  case $name in fmt|clippy|unit|build|configs|parity|recorded|mesh|badinput|h2spec|memory|spread|concurrent|bench|soak) ;; *) die "no part named $name" ;; esac
 done
 
 wanted() { [ ${#selected[@]} -eq 0 ] || [[ " ${selected[*]} " == *" $1 "* ]]; }
@@ -38,6 +38,8 @@ part() {
   status=$?
   if [ $status -eq 0 ]; then
     results+=("ok       $name ($((SECONDS - from)) s)")
+  elif [ $status -eq 77 ]; then
+    results+=("left out $name: it said why")
   else
     [ $status -ne 124 ] || echo "$name took longer than $limit s"
     results+=("FAILED   $name ($((SECONDS - from)) s, status $status)")
@@ -63,7 +65,7 @@ part clippy 1800 cargo clippy --workspace --all-targets --locked -- -D warnings
 part unit 1800 cargo test --workspace --locked --no-fail-fast
 
 # What follows needs the binary, whether or not `build` was asked for.
-if [ ${#selected[@]} -eq 0 ] || [[ " ${selected[*]} " =~ " "(build|configs|parity|recorded|badinput|h2spec|memory|spread|concurrent|bench|soak)" " ]]; then
+if [ ${#selected[@]} -eq 0 ] || [[ " ${selected[*]} " =~ " "(build|configs|parity|recorded|mesh|badinput|h2spec|memory|spread|concurrent|bench|soak)" " ]]; then
   say "build: cargo build --release"
   from=$SECONDS
   if timeout --kill-after=10 1800 cargo build --release --locked --bin waypost; then
@@ -90,6 +92,7 @@ if [ -n "$built" ]; then
   else
     left_out recorded "what istiod pushed is not recorded in $recordings" allowed
   fi
+  part mesh 480 "$python" tests/mesh/run.py --bin "$waypost"
   part badinput 420 "$python" tests/badinput/run.py --bin "$waypost"
 
   if wanted h2spec && [ ! -x .cache/bin/h2spec ] && command -v go >/dev/null; then

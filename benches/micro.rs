@@ -164,7 +164,14 @@ fn from_yaml<M: Message + Name + Default>(text: &str) -> M {
 fn routes(yaml: &str) -> Arc<RouteTable> {
     let (stats, clusters, logs) = (Arc::default(), ClusterTable::default(), AccessLogFiles::default());
     let (secrets, process) = (SecretStore::new(), Process::default());
-    let cx = Context { stats: &stats, clusters: &clusters, logs: &logs, secrets: &secrets, process: &process };
+    let cx = Context {
+        stats: &stats,
+        clusters: &clusters,
+        logs: &logs,
+        secrets: &secrets,
+        routes: &Default::default(),
+        process: &process,
+    };
     RouteTable::compile(from_yaml::<RouteConfiguration>(yaml), &cx, "").expect("routes that compile")
 }
 

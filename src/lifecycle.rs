@@ -46,9 +46,11 @@ pub enum DrainStrategy {
     Immediate,
 }
 
-/// Two reasons to drain, which end on their own.
+/// The reasons to drain, which end on their own.
 const SEQUENCE: u8 = 1;
 const UNHEALTHY: u8 = 2;
+/// As the first, but only connections of inbound listeners go.
+const INBOUND: u8 = 4;
 
 /// Whether the process drains: responses then say `connection: close` or GOAWAY.
 pub struct Drain {
@@ -85,10 +87,12 @@ impl Drain {
         self.reasons.load(Relaxed) != 0
     }
 
-    /// Whether the response at hand is to close its connection; `random` is any number, which a gradual drain tosses.
-    pub fn closes(&self, random: u64) -> bool {
+    /// Whether the response at hand is to close its connection, which is of an `inbound` listener or is not; `random` is any number, which a
+    /// gradual drain tosses.
+    pub fn closes(&self, inbound: bool, random: u64) -> bool {
         match self.reasons.load(Relaxed) {
             0 => false,
+            INBOUND if !inbound => false,
             // As in Envoy a server that fails health checks closes at once.
             r if r & UNHEALTHY != 0 || self.strategy == DrainStrategy::Immediate || self.time.is_zero() => true,
             _ => {
@@ -100,12 +104,27 @@ impl Drain {
 
     /// Begins it (`/drain_listeners?graceful`, SIGTERM).
     pub fn begin(&self) {
+        self.begin_for(SEQUENCE);
+    }
+
+    /// Begins it for connections of inbound listeners only (`/drain_listeners?inboundonly`).
+    pub fn begin_inbound(&self) {
+        self.begin_for(INBOUND);
+    }
+
+    fn begin_for(&self, reason: u8) {
         let now = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if self.reasons.load(Relaxed) & SEQUENCE == 0 {
+        if self.reasons.load(Relaxed) & (SEQUENCE | INBOUND) == 0 {
             self.began.store(now, Relaxed);
         }
-        self.reasons.fetch_or(SEQUENCE, Relaxed);
+        self.reasons.fetch_or(reason, Relaxed);
         self.sender.send_replace(true);
+    }
+
+    /// Whether something of its own that began to drain then closes the connection at hand, by `--drain-strategy`.
+    pub fn tosses(&self, began: Instant, random: u64) -> bool {
+        let passed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.strategy == DrainStrategy::Immediate || gradually(passed, self.time, random)
     }
 
     /// Fails health checks (`/healthcheck/fail`), which also drains.
@@ -122,7 +141,7 @@ impl Drain {
     /// Passes health checks again (`/healthcheck/ok`); a drain sequence goes on.
     pub fn cancel(&self) {
         let before = self.reasons.fetch_and(!UNHEALTHY, Relaxed);
-        self.sender.send_replace(before & SEQUENCE != 0);
+        self.sender.send_replace(before & (SEQUENCE | INBOUND) != 0);
     }
 
     /// For waiting until it begins.

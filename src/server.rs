@@ -2,25 +2,29 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use arc_swap::ArcSwap;
-use waypost_filters::address::Address;
 use waypost_filters::metadata::json_of_struct;
+use waypost_xds::envoy::config::core::v3::node::UserAgentVersionType;
+use waypost_xds::envoy::config::core::v3::{BuildVersion, Node};
+use waypost_xds::envoy::r#type::v3::SemanticVersion;
 
+use crate::admin::{ConfigStore, RuntimeLayer};
 use crate::cli::{Mode, Options};
 use crate::cluster::ClusterTable;
-use crate::config::ConfigError;
 use crate::config::bootstrap::{self, Settings};
-use crate::lifecycle::{Control, Drain, ServerState};
-use crate::listener::ListenerSet;
-use crate::net::socket::listen;
+use crate::config::{ConfigError, Process};
+use crate::discovery::{Dynamic, Manager, Setup};
+use crate::lifecycle::{Control, Drain};
+use crate::listener::compile::Compiled;
+use crate::listener::manager::{ListenerError, ListenerManager};
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::log::{self, LogHandle, LogOptions};
 use crate::observe::stats::Store;
 use crate::overload::resident_bytes;
+use crate::route::slot::RouteSlots;
 use crate::tls::SecretStore;
-use crate::worker::{self, Command, Shared};
+use crate::worker::{self, Command, Shared, Worker};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -28,16 +32,9 @@ pub enum StartError {
     /// The configuration.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// A socket of a listener.
-    #[error("listener {name}: cannot listen on {address}: {error}")]
-    Listen {
-        /// The listener.
-        name: Arc<str>,
-        /// Where.
-        address: Address,
-        /// Why.
-        error: std::io::Error,
-    },
+    /// A listener.
+    #[error("listener {0}: {1}")]
+    Listener(Arc<str>, ListenerError),
     /// Anything else of the system.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
@@ -95,9 +92,10 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     let clusters = ClusterTable::default();
     let logs = Arc::new(AccessLogFiles::new(options.file_flush_interval));
     let secrets = SecretStore::new();
+    let routes = Arc::new(RouteSlots::default());
     let process = bootstrap::process(&settings);
     let resources = std::mem::take(&mut settings.resources);
-    let compiled = bootstrap::compile(resources, &stats, &clusters, &logs, &secrets, &process)?;
+    let compiled = bootstrap::compile(resources, &stats, &clusters, &logs, &secrets, &routes, &process)?;
     let admin_address = bootstrap::admin_address(settings.admin.as_ref().and_then(|a| a.address.clone()))?;
     if options.mode == Mode::Validate {
         // Envoy's words, which scripts look for.
@@ -109,7 +107,7 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     }
     let shared = Arc::new(Shared {
         clusters,
-        listeners: ArcSwap::from_pointee(compiled.listeners),
+        listeners: Default::default(),
         stats,
         drain: Drain::new(options.drain_strategy, options.drain_time),
         workers: OnceLock::new(),
@@ -118,14 +116,29 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     let control = Control::new(shared.clone());
     let threads =
         worker::start(&shared, options.concurrency).map_err(|e| StartError::System("cannot start workers", e))?;
+    let layers = settings.runtime.iter();
+    let layers = layers.map(|(name, values)| RuntimeLayer { name: name.clone(), values: values.clone() }).collect();
+    let runtime = Arc::new(Mutex::new(layers));
     if let Some(address) = admin_address {
-        crate::admin::launch(address, &options, &settings, &shared, &control, config, log, &logs, &secrets)
+        let (config, runtime) = (config.clone(), runtime.clone());
+        crate::admin::launch(address, &options, &settings, &shared, &control, config, log, &logs, &secrets, runtime)
             .map_err(|e| StartError::System("admin", e))?;
     }
-    open(&shared)?;
-    control.stage.set(ServerState::Live);
     tracing::info!(target: "main", "starting main dispatch loop");
-    control_loop(&control, &secrets, &logs);
+    let ended = control_loop(
+        &control,
+        &logs,
+        &secrets,
+        Configured {
+            compiled: compiled.listeners,
+            config,
+            routes,
+            process,
+            runtime,
+            node: discovery_node(settings.node),
+            dynamic: settings.dynamic,
+        },
+    );
     for worker in shared.workers.get().into_iter().flatten() {
         // A worker that is gone needs no telling.
         let _ = worker.sender.send(Command::Stop);
@@ -137,7 +150,28 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     }
     logs.flush();
     tracing::info!(target: "main", "exiting");
-    Ok(())
+    ended
+}
+
+/// What the bootstrap gave, on its way to the control thread.
+struct Configured {
+    compiled: Vec<Compiled>,
+    config: Arc<ConfigStore>,
+    routes: Arc<RouteSlots>,
+    process: Process,
+    runtime: Arc<Mutex<Vec<RuntimeLayer>>>,
+    node: Node,
+    dynamic: Dynamic,
+}
+
+/// What a discovery service is told of us: to it we are an Envoy, of the version whose API we speak.
+fn discovery_node(mut node: Node) -> Node {
+    node.user_agent_name = "envoy".to_owned();
+    node.user_agent_version_type = Some(UserAgentVersionType::UserAgentBuildVersion(BuildVersion {
+        version: Some(SemanticVersion { major_number: 1, minor_number: 40, patch: 0 }),
+        metadata: None,
+    }));
+    node
 }
 
 /// `application_log_config.log_format`.
@@ -152,51 +186,25 @@ fn apply_log_format(log: &LogHandle, settings: &mut Settings) {
     }
 }
 
-/// Opens the listening sockets, one for each worker, so that the kernel spreads connections.
-fn open(shared: &Arc<Shared>) -> Result<(), StartError> {
-    let set: Arc<ListenerSet> = shared.listeners.load_full();
-    let workers = shared.workers.get().map(Vec::as_slice).unwrap_or_default();
-    for listener in set.all.iter().filter(|l| l.bind && !l.internal) {
-        for address in &listener.addresses {
-            let fail = |error| StartError::Listen { name: listener.name.clone(), address: address.clone(), error };
-            let shares = matches!(address, Address::Ip(_)) && listener.options.reuse_port;
-            let mut first = None;
-            for worker in workers {
-                let socket = match &first {
-                    Some(socket) if !shares => socket2::Socket::try_clone(socket).map_err(fail)?,
-                    _ => listen(address, &listener.options).map_err(fail)?,
-                };
-                if first.is_none() && !shares {
-                    first = Some(socket.try_clone().map_err(fail)?);
-                }
-                let command = match address {
-                    Address::Pipe(_) => Command::ListenUnix(listener.clone(), socket.into()),
-                    _ => Command::Listen(listener.clone(), socket.into()),
-                };
-                // The worker has just been started.
-                let _ = worker.sender.send(command);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What the main thread does while workers serve: signals, secrets that change, overload.
-fn control_loop(control: &Arc<Control>, secrets: &Arc<SecretStore>, logs: &Arc<AccessLogFiles>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(r) => r,
-        Err(e) => {
-            tracing::error!(target: "main", "no runtime: {e}");
-            return;
-        }
-    };
-    runtime.block_on(async {
-        let secrets = secrets.clone();
+/// What the main thread does while workers serve: discovery, signals, secrets in files, overload.
+fn control_loop(
+    control: &Arc<Control>,
+    logs: &Arc<AccessLogFiles>,
+    secrets: &Arc<SecretStore>,
+    configured: Configured,
+) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| StartError::System("no runtime", e))?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let files = secrets.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(SECRET_INTERVAL);
             loop {
                 tick.tick().await;
-                secrets.reload();
+                files.reload();
             }
         });
         let shared = control.shared.clone();
@@ -209,11 +217,34 @@ fn control_loop(control: &Arc<Control>, secrets: &Arc<SecretStore>, logs: &Arc<A
                 }
             });
         }
+        let shared = control.shared.clone();
+        let Configured { compiled, config, routes, process, runtime, node, dynamic } = configured;
+        let manager = Manager::new(Setup {
+            worker: Worker::control(shared.clone()),
+            listeners: ListenerManager::new(shared.clone()),
+            shared,
+            config,
+            logs: logs.clone(),
+            secrets: secrets.clone(),
+            routes,
+            process,
+            node,
+            dynamic,
+            compiled,
+            control: control.clone(),
+            workloads: Arc::default(),
+            runtime,
+        });
         let logs = logs.clone();
-        if let Err(e) = control.clone().signals(move || logs.reopen()).await {
-            tracing::error!(target: "main", "signals: {e}");
+        tokio::select! {
+            result = control.clone().signals(move || logs.reopen()) => {
+                result.map_err(|e| StartError::System("signals", e))
+            }
+            result = manager.run() => {
+                result.map_err(|(name, e)| StartError::Listener(name, e))
+            }
         }
-    });
+    })
 }
 
 /// How often files of secrets are looked at: a certificate that has been replaced is served within this time.

@@ -66,7 +66,7 @@ fn lines(cluster: &Cluster, via_api: bool, out: &mut String) {
         }
     }
     line(format!("added_via_api::{via_api}"));
-    for host in &cluster.hosts.load().all {
+    for host in cluster.hosts.load().all.iter() {
         let address = &host.info.address;
         for (stat, value) in host_lines(host) {
             line(format!("{address}::{stat}::{value}"));
@@ -75,8 +75,8 @@ fn lines(cluster: &Cluster, via_api: bool, out: &mut String) {
 }
 
 fn host_lines(host: &Host) -> Vec<(&'static str, String)> {
-    let c = &host.counts;
-    let [region, zone, sub_zone] = host.locality.each_ref().map(ToString::to_string);
+    let c = &host.state.counts;
+    let [region, zone, sub_zone] = host.place.locality.each_ref().map(ToString::to_string);
     let health = match host.health {
         Health::Healthy => "healthy",
         Health::Degraded => "/degraded_eds_health",
@@ -87,7 +87,7 @@ fn host_lines(host: &Host) -> Vec<(&'static str, String)> {
         ("cx_active", count(&c.connections_active)),
         ("cx_connect_fail", count(&c.connect_failures)),
         ("cx_total", count(&c.connections)),
-        ("rq_active", host.active.load(Relaxed).to_string()),
+        ("rq_active", host.state.active.load(Relaxed).to_string()),
         ("rq_error", count(&c.errors)),
         ("rq_pending_active", "0".to_owned()),
         ("rq_success", count(&c.successes)),
@@ -100,7 +100,7 @@ fn host_lines(host: &Host) -> Vec<(&'static str, String)> {
         ("zone", zone),
         ("sub_zone", sub_zone),
         ("canary", "false".to_owned()),
-        ("priority", host.priority.to_string()),
+        ("priority", host.place.priority.to_string()),
         ("success_rate", "-1".to_owned()),
         ("local_origin_success_rate", "-1".to_owned()),
     ]
@@ -124,7 +124,7 @@ fn status(state: &AdminState, cluster: &Cluster) -> Value {
 }
 
 fn host_status(host: &Host) -> Value {
-    let c = &host.counts;
+    let c = &host.state.counts;
     let metric = |gauge: bool, name: &str, value: u64| {
         let mut m = Map::new();
         put(&mut m, "type", json!(if gauge { "GAUGE" } else { "" }));
@@ -141,7 +141,7 @@ fn host_status(host: &Host) -> Value {
         metric(false, "rq_timeout", 0),
         metric(false, "rq_total", c.requests.load(Relaxed)),
         metric(true, "cx_active", c.connections_active.load(Relaxed)),
-        metric(true, "rq_active", host.active.load(Relaxed).into()),
+        metric(true, "rq_active", host.state.active.load(Relaxed).into()),
         metric(true, "rq_pending_active", 0),
     ]);
     let mut out = Map::new();
@@ -150,8 +150,8 @@ fn host_status(host: &Host) -> Value {
     put(&mut out, "health_status", json!({ "eds_health_status": health_status(host.health) }));
     put(&mut out, "weight", json!(host.weight));
     put(&mut out, "hostname", json!(&*host.info.hostname));
-    put(&mut out, "priority", json!(host.priority));
-    out.insert("locality".to_owned(), locality(&host.locality));
+    put(&mut out, "priority", json!(host.place.priority));
+    out.insert("locality".to_owned(), locality(&host.place.locality));
     Value::Object(out)
 }
 

@@ -123,9 +123,8 @@ fn typed(name: &str, value: Value) -> Value {
 /// `GET /init_dump`: what is waited for (`admin.v3.UnreadyTargetsDumps`).
 pub fn init_dump(state: &AdminState) -> Page {
     let inner = state.config.lock();
-    let waiting = |kind| -> Vec<String> {
-        inner.resources.get(&kind).into_iter().flatten().filter(|(_, r)| r.warming).map(|(n, _)| n.clone()).collect()
-    };
+    let waiting =
+        |kind| -> Vec<String> { inner.warming.get(&kind).into_iter().flatten().map(|(n, _)| n.clone()).collect() };
     let all: Vec<Value> = waiting(Kind::Listener)
         .into_iter()
         .map(|name| json!({ "name": format!("init manager Listener-local-init-manager {name}") }))

@@ -33,8 +33,6 @@ pub struct Resource {
     pub version: Option<String>,
     /// When it came.
     pub updated: SystemTime,
-    /// Whether it waits for something before it is used.
-    pub warming: bool,
     /// An update that was rejected after this one was accepted (`error_state`).
     pub failed: Option<Failed>,
 }
@@ -63,7 +61,10 @@ pub struct ConfigStore {
 pub(super) struct Inner {
     /// In wire form, which is a fraction of the message's size in memory.
     pub bootstrap: Option<(Vec<u8>, SystemTime)>,
+    /// In force.
     pub resources: BTreeMap<Kind, BTreeMap<String, Resource>>,
+    /// Waiting for something before they take the place of those in force.
+    pub warming: BTreeMap<Kind, BTreeMap<String, Resource>>,
     pub versions: BTreeMap<Kind, String>,
 }
 
@@ -80,16 +81,27 @@ impl ConfigStore {
 
     /// Keeps a resource of a discovery service.
     pub fn put_dynamic(&self, kind: Kind, name: &str, message: Any, version: &str, warming: bool) {
-        let mut resource = Resource::new(message, Some(version.to_owned()));
-        resource.warming = warming;
-        self.put(kind, name, resource);
+        let resource = Resource::new(message, Some(version.to_owned()));
+        let mut inner = self.lock();
+        if warming {
+            inner.warming.entry(kind).or_default().insert(name.to_owned(), resource);
+        } else {
+            inner.warming.get_mut(&kind).and_then(|m| m.remove(name));
+            inner.resources.entry(kind).or_default().insert(name.to_owned(), resource);
+        }
     }
 
     /// A resource is used from now on.
     pub fn warmed(&self, kind: Kind, name: &str) {
-        if let Some(r) = self.lock().resources.get_mut(&kind).and_then(|m| m.get_mut(name)) {
-            r.warming = false;
+        let mut inner = self.lock();
+        if let Some(resource) = inner.warming.get_mut(&kind).and_then(|m| m.remove(name)) {
+            inner.resources.entry(kind).or_default().insert(name.to_owned(), resource);
         }
+    }
+
+    /// A resource that waited is not wanted any more.
+    pub fn dropped(&self, kind: Kind, name: &str) {
+        self.lock().warming.get_mut(&kind).and_then(|m| m.remove(name));
     }
 
     /// An update was rejected; what was in force remains so.
@@ -101,14 +113,23 @@ impl ConfigStore {
 
     /// Forgets a resource.
     pub fn remove(&self, kind: Kind, name: &str) {
-        if let Some(m) = self.lock().resources.get_mut(&kind) {
-            m.remove(name);
-        }
+        let mut inner = self.lock();
+        inner.resources.get_mut(&kind).and_then(|m| m.remove(name));
+        inner.warming.get_mut(&kind).and_then(|m| m.remove(name));
     }
 
     /// The version of the last response that was accepted (`version_info` of clusters and listeners).
     pub fn set_version(&self, kind: Kind, version: &str) {
         self.lock().versions.insert(kind, version.to_owned());
+    }
+
+    /// Whether the newest content of a resource, in force or waiting, is just this.
+    pub fn same(&self, kind: Kind, name: &str, message: &Any) -> bool {
+        let inner = self.lock();
+        let of = |m: &BTreeMap<Kind, BTreeMap<String, Resource>>| {
+            m.get(&kind).and_then(|m| m.get(name)).map(|r| r.message == *message)
+        };
+        of(&inner.warming).or_else(|| of(&inner.resources)).unwrap_or(false)
     }
 
     /// One resource.
@@ -118,7 +139,7 @@ impl ConfigStore {
 
     /// How many resources of a type wait for something.
     pub fn warming(&self, kind: Kind) -> usize {
-        self.lock().resources.get(&kind).into_iter().flatten().filter(|(_, r)| r.warming).count()
+        self.lock().warming.get(&kind).map_or(0, BTreeMap::len)
     }
 
     fn put(&self, kind: Kind, name: &str, resource: Resource) {
@@ -132,6 +153,6 @@ impl ConfigStore {
 
 impl Resource {
     fn new(message: Any, version: Option<String>) -> Resource {
-        Resource { message, version, updated: SystemTime::now(), warming: false, failed: None }
+        Resource { message, version, updated: SystemTime::now(), failed: None }
     }
 }

@@ -1,7 +1,7 @@
 //! From the bootstrap to the admin thread.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use prost::Name;
@@ -51,9 +51,9 @@ pub fn launch(
     log: LogHandle,
     access_logs: &Arc<AccessLogFiles>,
     secrets: &Arc<SecretStore>,
+    runtime: Arc<Mutex<Vec<RuntimeLayer>>>,
 ) -> std::io::Result<()> {
     let invalid = |e: crate::config::ConfigError| std::io::Error::new(std::io::ErrorKind::InvalidInput, e);
-    let layers = settings.runtime.iter();
     let state = AdminState {
         shared: shared.clone(),
         options: options.clone(),
@@ -64,7 +64,7 @@ pub fn launch(
         log,
         access_logs: access_logs.clone(),
         secrets: secrets.clone(),
-        runtime: layers.map(|(name, values)| RuntimeLayer { name: name.clone(), values: values.clone() }).collect(),
+        runtime,
         started: (Instant::now(), SystemTime::now()),
         gauges: ServerGauges::new(&shared.stats),
     };

@@ -21,8 +21,8 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
-pub use self::config_store::{ConfigStore, Kind, Resource};
+pub use self::config_store::{ConfigStore, Failed, Kind, Resource};
 pub use self::launch::{keep_static, launch};
 pub use self::server::{AdminConfig, start};
-pub use self::state::AdminState;
+pub use self::state::{AdminState, RuntimeLayer};
 pub use self::stats_config::{StatsConfig, tagged_name};

@@ -150,7 +150,7 @@ pub fn memory() -> Page {
 
 /// `GET /runtime`.
 pub fn runtime(state: &AdminState) -> Page {
-    let layers = &state.runtime;
+    let layers = state.runtime.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (i, layer) in layers.iter().enumerate() {
         for (key, value) in &layer.values {

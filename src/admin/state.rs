@@ -1,6 +1,6 @@
 //! What the endpoints look at.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use waypost_xds::envoy::config::core::v3::Node;
@@ -35,7 +35,7 @@ pub struct AdminState {
     /// TLS secrets, for `/certs`.
     pub secrets: Arc<SecretStore>,
     /// `/runtime`: the layers of `layered_runtime`, the first the lowest.
-    pub runtime: Vec<RuntimeLayer>,
+    pub runtime: Arc<Mutex<Vec<RuntimeLayer>>>,
     /// When the process started.
     pub started: (Instant, SystemTime),
     /// The gauges that are looked up when they are asked for.

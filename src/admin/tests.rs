@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use http::Method;
 use waypost_xds::envoy::config::bootstrap::v3::Bootstrap;
 use waypost_xds::{json, yaml};
@@ -23,7 +22,6 @@ use crate::cli::{Invocation, Options};
 use crate::cluster::ClusterTable;
 use crate::config::{Context, Process};
 use crate::lifecycle::{Control, ServerState};
-use crate::listener::ListenerSet;
 use crate::observe::log::{LogHandle, LogOptions};
 use crate::observe::stats::Store;
 use crate::worker::Shared;
@@ -63,7 +61,7 @@ fn state_with(args: &[&str], stats: StatsConfig) -> Arc<AdminState> {
     let store = Arc::new(Store::default());
     let shared = Arc::new(Shared {
         clusters: ClusterTable::default(),
-        listeners: ArcSwap::from_pointee(ListenerSet::default()),
+        listeners: Default::default(),
         stats: store.clone(),
         drain: Default::default(),
         workers: OnceLock::new(),
@@ -83,10 +81,10 @@ fn state_with(args: &[&str], stats: StatsConfig) -> Arc<AdminState> {
         log,
         access_logs: Default::default(),
         secrets: crate::tls::SecretStore::new(),
-        runtime: vec![
+        runtime: Arc::new(std::sync::Mutex::new(vec![
             RuntimeLayer { name: "base".into(), values: vec![("a.b".into(), "5".into()), ("c".into(), "x".into())] },
             RuntimeLayer { name: "admin".into(), values: vec![("c".into(), "y".into())] },
-        ],
+        ])),
         started: (Instant::now(), SystemTime::now()),
         gauges: ServerGauges::new(&store),
     })
@@ -138,13 +136,15 @@ load_assignment:
         clusters: &state.shared.clusters,
         logs: &state.access_logs,
         secrets: &state.secrets,
+        routes: &crate::route::slot::RouteSlots::default(),
         process: &Process::default(),
     };
     let cluster = crate::cluster::compile::compile(proto, &context, "c").unwrap();
     let hosts = cluster.hosts.load_full();
-    let counts = &hosts.all.first().unwrap().counts;
+    let counts = &hosts.all.first().unwrap().state.counts;
     counts.connections.store(5940, Relaxed);
     counts.connections_active.store(1, Relaxed);
     counts.requests.store(5939, Relaxed);
-    state.shared.clusters.slot("c1").current.store(Some(cluster));
+    state.shared.clusters.slot("c1").set(Some(cluster));
+    state.shared.clusters.publish();
 }

@@ -5,11 +5,19 @@ use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
-use super::{Host, HostSet, Policy};
+use smallvec::SmallVec;
+
+use super::{Group, Host, HostSet, Policy};
 
 /// What one worker remembers of one cluster between picks.
 #[derive(Debug, Default)]
 pub struct BalanceState {
+    groups: SmallVec<[Turn; 1]>,
+}
+
+/// Whose turn it is in a group.
+#[derive(Debug, Default)]
+struct Turn {
     next: Option<usize>,
     /// The host set that the schedule is for. Held weakly, its address is no other's.
     scheduled: Weak<HostSet>,
@@ -63,17 +71,27 @@ pub fn pick(
     Some(chosen)
 }
 
+/// 2^53: the numbers that a double holds without a gap.
+const SHARES: f64 = 9_007_199_254_740_992.0;
+
 fn pick_once(policy: Policy, set: &Arc<HostSet>, state: &mut BalanceState, random: u64) -> Option<Arc<Host>> {
-    let hosts = &set.eligible;
+    let (at, group) = match &*set.groups {
+        [] => return None,
+        [only] => (0, only),
+        // Stirred, as the policy uses the same number.
+        _ => set.group((random.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32) >> 11) as f64 / SHARES)?,
+    };
+    let hosts = &group.hosts;
     let n = hosts.len();
     if n <= 1 {
         return hosts.first().cloned();
     }
     match policy {
-        Policy::RoundRobin if set.weighted => weighted(set, state),
+        Policy::RoundRobin if group.weighted => weighted(set, group, state.turn(at)?),
         Policy::RoundRobin => {
             // Each worker starts elsewhere, so that together they do not all begin with the first host.
-            let next = state.next.get_or_insert((random % n as u64) as usize);
+            let turn = state.turn(at)?;
+            let next = turn.next.get_or_insert((random % n as u64) as usize);
             let host = hosts.get(*next % n).cloned();
             *next = next.wrapping_add(1);
             host
@@ -96,29 +114,38 @@ fn pick_once(policy: Policy, set: &Arc<HostSet>, state: &mut BalanceState, rando
 
 /// Requests in flight, counting the one to come, for each unit of weight.
 fn load(host: &Host) -> f64 {
-    f64::from(host.active.load(Relaxed).saturating_add(1)) / f64::from(host.weight.max(1))
+    f64::from(host.state.active.load(Relaxed).saturating_add(1)) / f64::from(host.weight.max(1))
 }
 
-fn weighted(set: &Arc<HostSet>, state: &mut BalanceState) -> Option<Arc<Host>> {
+impl BalanceState {
+    fn turn(&mut self, group: usize) -> Option<&mut Turn> {
+        if self.groups.len() <= group {
+            self.groups.resize_with(group + 1, Turn::default);
+        }
+        self.groups.get_mut(group)
+    }
+}
+
+fn weighted(set: &Arc<HostSet>, group: &Group, state: &mut Turn) -> Option<Arc<Host>> {
     if state.scheduled.as_ptr() != Arc::as_ptr(set) {
         state.scheduled = Arc::downgrade(set);
-        state.schedule = set
-            .eligible
+        state.schedule = group
+            .hosts
             .iter()
             .enumerate()
             .map(|(index, h)| Due { at: 1.0 / f64::from(h.weight.max(1)), order: index as u64, index })
             .collect();
     }
     let due = state.schedule.pop()?;
-    let host = set.eligible.get(due.index)?;
-    let order = due.order + set.eligible.len() as u64;
+    let host = group.hosts.get(due.index)?;
+    let order = due.order + group.hosts.len() as u64;
     state.schedule.push(Due { at: due.at + 1.0 / f64::from(host.weight.max(1)), order, index: due.index });
     Some(host.clone())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Health, Transport};
+    use super::super::{HostRules, OVERPROVISIONING, Transport};
     use super::*;
     use waypost_filters::address::Address;
     use waypost_filters::metadata::Metadata;
@@ -135,7 +162,7 @@ mod tests {
                 Arc::new(h)
             })
             .collect();
-        Arc::new(HostSet::new(all, 50.0))
+        Arc::new(HostSet::new(all, OVERPROVISIONING, HostRules::default()))
     }
 
     fn run(policy: Policy, set: &Arc<HostSet>, n: usize) -> Vec<usize> {
@@ -160,7 +187,7 @@ mod tests {
     #[test]
     fn least_request_prefers_the_idle_host() {
         let set = hosts(&[1, 1]);
-        set.all[0].active.store(100, Relaxed);
+        set.all[0].state.active.store(100, Relaxed);
         let picks = run(Policy::LeastRequest { choices: 2 }, &set, 400);
         let busy = picks.iter().filter(|p| **p == 0).count();
         assert!(busy > 50 && busy < 150, "one pick in four compares the busy host with itself: {busy}");
@@ -177,31 +204,6 @@ mod tests {
     }
 
     #[test]
-    fn health_and_priority_decide_who_may_be_picked() {
-        let make = |spec: &[(Health, u32)], threshold| {
-            let all = spec
-                .iter()
-                .map(|(health, priority)| {
-                    let info = HostInfo {
-                        address: Address::Pipe("x".into()),
-                        hostname: "".into(),
-                        metadata: Metadata::default(),
-                    };
-                    let mut h = Host::new(info, Arc::new(Transport::Raw));
-                    (h.health, h.priority) = (*health, *priority);
-                    Arc::new(h)
-                })
-                .collect();
-            HostSet::new(all, threshold).eligible.len()
-        };
-        use Health::{Healthy, Unhealthy};
-        assert_eq!(make(&[(Healthy, 0), (Unhealthy, 0), (Healthy, 1)], 0.0), 1);
-        assert_eq!(make(&[(Unhealthy, 0), (Healthy, 1)], 0.0), 1);
-        assert_eq!(make(&[(Unhealthy, 0), (Unhealthy, 0), (Healthy, 0)], 50.0), 3, "panic");
-        assert_eq!(make(&[(Unhealthy, 0)], 0.0), 0);
-    }
-
-    #[test]
     fn a_schedule_never_serves_another_host_set() {
         let mut state = BalanceState::default();
         for weights in [&[5, 1, 1, 1][..], &[1, 2], &[3, 1, 1], &[1, 7]] {
@@ -210,7 +212,7 @@ mod tests {
             for i in 0..20 {
                 assert!(pick(Policy::RoundRobin, &set, &mut state, i, &[]).is_some());
             }
-            assert_eq!(state.scheduled.as_ptr(), Arc::as_ptr(&set));
+            assert_eq!(state.groups[0].scheduled.as_ptr(), Arc::as_ptr(&set));
             let address = Arc::as_ptr(&set);
             drop(set);
             assert_ne!(Arc::as_ptr(&hosts(weights)), address, "the address of a set that is scheduled stays its own");

@@ -1,33 +1,49 @@
 //! `config.cluster.v3.Cluster` → [`Cluster`].
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use waypost_filters::metadata::{Metadata, json_of_struct};
-use waypost_filters::stream::{ClusterNames, HostInfo};
+use waypost_filters::metadata::Metadata;
+use waypost_filters::stream::ClusterNames;
 use waypost_xds::envoy::config::cluster::v3;
 use waypost_xds::envoy::config::cluster::v3::cluster as c;
 use waypost_xds::envoy::config::core::v3 as core;
-use waypost_xds::envoy::config::endpoint::v3 as ep;
 use waypost_xds::google::protobuf as pb;
 
-use super::limits::Limit;
+use super::limits::Thresholds;
 use super::stats::ClusterStats;
-use super::{Cluster, Discovery, Health, Host, HostSet, Limits, OriginalDst, Policy, next_id};
-use crate::config::convert::{address, bool_of, duration, socket_address, u32_of};
-use crate::config::{ConfigError, Context, refuse};
+use super::update::Found;
+use super::{
+    Cluster, Discovery, HostRules, HostState, Limits, OVERPROVISIONING, Origin, OriginalDst, Policy, Transports,
+    assignment, next_id,
+};
+use crate::config::convert::{bool_of, duration, socket_address, u32_of};
+use crate::config::{ConfigError, Context, refuse, say_once, warn_ignored};
 use crate::net::socket::Keepalive;
 use crate::tls::TlsStats;
 
+mod connections;
 mod http;
-mod transport;
+mod policy;
 
 /// Envoy: `connect_timeout` is 5 s unless it is set.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Compiles a cluster. It is not in the table yet: the caller puts it into its slot when it is warm.
 pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<Cluster>, ConfigError> {
+    compile_after(proto, cx, path, None)
+}
+
+/// Compiles the next version of a cluster. What the two have in use counts together against the new limits. Where all that connections
+/// depend on is the same, the new one begins with the hosts of the old one, and their pools stay; else its hosts are others.
+pub fn compile_after(
+    proto: v3::Cluster,
+    cx: &Context<'_>,
+    path: &str,
+    old: Option<&Cluster>,
+) -> Result<Arc<Cluster>, ConfigError> {
     let v3::Cluster {
         transport_socket_matches,
         transport_socket_matcher,
@@ -87,22 +103,40 @@ pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<C
         return Err(ConfigError::new(format!("{path}.name"), "expected a name"));
     }
     refuse(&transport_socket_matcher, path, "transport_socket_matcher")?;
-    refuse(&eds_cluster_config, path, "eds_cluster_config")?;
     refuse(&per_connection_buffer_high_watermark_timeout, path, "per_connection_buffer_high_watermark_timeout")?;
-    refuse(&health_checks, path, "health_checks")?;
-    refuse(&outlier_detection, path, "outlier_detection")?;
-    refuse(&lb_subset_config, path, "lb_subset_config")?;
-    refuse(&load_balancing_policy, path, "load_balancing_policy")?;
-    refuse(&lrs_server, path, "lrs_server")?;
-    refuse(&track_timeout_budgets, path, "track_timeout_budgets")?;
     refuse(&upstream_config, path, "upstream_config")?;
-    refuse(&preconnect_policy, path, "preconnect_policy")?;
-    refuse(&connection_pool_per_downstream_connection, path, "connection_pool_per_downstream_connection")?;
-    refuse(&queuing_policies, path, "queuing_policies")?;
-    refuse(&track_cluster_stats, path, "track_cluster_stats")?;
-    refuse_cluster_filters(&filters, path)?;
+    // These say how load is spread, watched or counted: traffic flows without them.
+    warn_ignored(!health_checks.is_empty(), path, "health_checks");
+    warn_ignored(outlier_detection.is_some(), path, "outlier_detection");
+    warn_ignored(lb_subset_config.is_some(), path, "lb_subset_config");
+    warn_ignored(lrs_server.is_some(), path, "lrs_server");
+    warn_ignored(track_timeout_budgets, path, "track_timeout_budgets");
+    warn_ignored(track_cluster_stats.is_some(), path, "track_cluster_stats");
+    warn_ignored(preconnect_policy.is_some(), path, "preconnect_policy");
+    warn_ignored(connection_pool_per_downstream_connection, path, "connection_pool_per_downstream_connection");
+    warn_ignored(queuing_policies.is_some(), path, "queuing_policies");
+    cluster_filters(&filters, path)?;
 
-    let transports = transport::Transports::compile(transport_socket_matches, transport_socket, cx, path)?;
+    let connections = connections::hash(&connections::Parts {
+        transport_socket_matches: &transport_socket_matches,
+        transport_socket: transport_socket.as_ref(),
+        typed: &typed_extension_protocol_options,
+        common: common_http_protocol_options.as_ref(),
+        upstream: upstream_http_protocol_options.as_ref(),
+        h1: http_protocol_options.as_ref(),
+        h2: http2_protocol_options.as_ref(),
+        protocol_selection,
+        max_requests_per_connection,
+        connect_timeout: connect_timeout.as_ref(),
+        buffer_limit: per_connection_buffer_limit_bytes,
+        bind: upstream_bind_config.as_ref(),
+        options: upstream_connection_options.as_ref(),
+    });
+    let kept = old.filter(|o| o.connections == connections);
+    let transports = match kept {
+        Some(old) => old.transports.clone(),
+        None => Arc::new(Transports::compile(transport_socket_matches, transport_socket, cx, path)?),
+    };
     let mut http = http::compile(
         http::Legacy {
             common: common_http_protocol_options,
@@ -117,58 +151,84 @@ pub fn compile(proto: v3::Cluster, cx: &Context<'_>, path: &str) -> Result<Arc<C
     if let Some(n) = u32_of(max_requests_per_connection) {
         http.max_requests_per_connection = n;
     }
-    let (discovery, mut policy) = discovery(cluster_discovery_type, lb_config, lb_policy, &transports, path)?;
-    let common = common_lb(common_lb_config, path)?;
-    let mut hosts = Vec::new();
-    if let Some(assignment) = load_assignment {
-        if matches!(discovery, Discovery::OriginalDst(_)) {
-            return Err(ConfigError::new(
-                format!("{path}.load_assignment"),
-                "ORIGINAL_DST clusters have no hosts of their own",
-            ));
-        }
-        hosts = self::hosts(assignment, &transports, common.locality_weighted, &format!("{path}.load_assignment"))?;
-    }
+    let name: Arc<str> = name.into();
+    let rules = common_lb(common_lb_config, path)?;
+    let (mut policy, original) = policy::compile(lb_policy, lb_config, load_balancing_policy, path)?;
+    let discovery = discovery(cluster_discovery_type, &name, eds_cluster_config, original, &transports, kept, path)?;
     if matches!(discovery, Discovery::OriginalDst(_)) {
         policy = Policy::ClusterProvided;
     }
+    let assignment = load_assignment
+        .map(|a| match discovery {
+            Discovery::Static => assignment::read(&a, false, &format!("{path}.load_assignment")),
+            Discovery::OriginalDst(_) => Err(ConfigError::new(
+                format!("{path}.load_assignment"),
+                "ORIGINAL_DST clusters have no hosts of their own",
+            )),
+            Discovery::Eds { .. } | Discovery::None => {
+                Err(ConfigError::new(format!("{path}.load_assignment"), "hosts are discovered, and not listed"))
+            }
+        })
+        .transpose()?;
     let observability_name: Arc<str> =
-        if alt_stat_name.is_empty() { name.as_str().into() } else { alt_stat_name.trim_end_matches(';').into() };
-    let observability = observability_name.clone();
+        if alt_stat_name.is_empty() { name.clone() } else { shared(alt_stat_name.trim_end_matches(';'), &name) };
     let stats = ClusterStats::new(cx.stats, &observability_name);
-    let set = HostSet::new(hosts, common.panic_threshold);
-    stats.membership_total.set(set.all.len() as u64);
-    stats.membership_healthy.set(set.all.iter().filter(|h| h.health == Health::Healthy).count() as u64);
+    let ssl = transports.any_tls().then(|| TlsStats::client(cx.stats, &format!("cluster.{observability_name}.")));
+    if let Some(ssl) = &ssl {
+        transports.follow(ssl);
+    }
     let (keepalive, bind) = connection_options(upstream_connection_options, upstream_bind_config, path)?;
-    Ok(Arc::new(Cluster {
-        names: Arc::new(ClusterNames { name: name.into(), observability_name }),
+    let cluster = Cluster {
+        names: Arc::new(ClusterNames { name, observability_name: observability_name.clone() }),
         id: next_id(),
-        discovery,
-        hosts: ArcSwap::from_pointee(set),
+        hosts: ArcSwap::default(),
         policy,
         connect_timeout: duration(connect_timeout, &format!("{path}.connect_timeout"))?.unwrap_or(CONNECT_TIMEOUT),
         buffer_limit: u32_of(per_connection_buffer_limit_bytes).unwrap_or(1 << 20) as usize,
         http,
         keepalive,
         bind,
-        limits: limits(circuit_breakers, path)?,
+        limits: Limits::new(thresholds(circuit_breakers, path)?, old.map(|o| &o.limits)),
         shares: transports.any_internal(),
         metadata: Arc::new(cluster_metadata.map(Metadata::compile).unwrap_or_default()),
-        ssl: transports.any_tls().then(|| TlsStats::new(cx.stats, &format!("cluster.{observability}."))),
+        ssl,
         stats,
-    }))
+        rules,
+        transports,
+        connections,
+        live: AtomicBool::new(false),
+        discovery,
+    };
+    if let Some(old) = kept
+        && cluster.finds_same(old)
+    {
+        cluster.keep_hosts(old);
+    }
+    if let Some(assignment) = assignment {
+        cluster.set_hosts(assignment.endpoints.iter().map(Found::of), assignment.overprovisioning);
+    } else if matches!(cluster.discovery, Discovery::Static) {
+        cluster.set_hosts(std::iter::empty(), OVERPROVISIONING);
+    }
+    Ok(Arc::new(cluster))
 }
 
-/// Istio's metadata exchange on clusters speaks only with peers that negotiated `istio-peer-exchange`; anything else is refused.
-fn refuse_cluster_filters(filters: &[v3::Filter], path: &str) -> Result<(), ConfigError> {
+/// A text that is often the same as another one.
+fn shared(text: &str, other: &Arc<str>) -> Arc<str> {
+    if text == &**other { other.clone() } else { text.into() }
+}
+
+/// Filters that tell peers who we are are passed over: nothing but telemetry misses them. Any other is refused.
+fn cluster_filters(filters: &[v3::Filter], path: &str) -> Result<(), ConfigError> {
     for (i, v3::Filter { name, typed_config, config_discovery }) in filters.iter().enumerate() {
         let path = format!("{path}.filters[{i}]");
         refuse(config_discovery, &path, "config_discovery")?;
         let kind = typed_config.as_ref().map(waypost_xds::any::type_name).unwrap_or_default();
-        if kind == "envoy.tcp.metadataexchange.config.MetadataExchange" {
-            tracing::warn!("{path} ({name}): peer metadata is not exchanged yet");
-        } else {
-            return Err(ConfigError::unsupported(format!("{path}: {kind}")));
+        match kind.as_str() {
+            "envoy.tcp.metadataexchange.config.MetadataExchange"
+            | "envoy.extensions.network_filters.peer_metadata.UpstreamConfig" => {
+                say_once(&format!("clusters.filters: {kind}: peer metadata is not exchanged yet"));
+            }
+            _ => return Err(ConfigError::unsupported(format!("{path} ({name}): {kind}"))),
         }
     }
     Ok(())
@@ -176,68 +236,63 @@ fn refuse_cluster_filters(filters: &[v3::Filter], path: &str) -> Result<(), Conf
 
 fn discovery(
     kind: Option<c::ClusterDiscoveryType>,
-    config: Option<c::LbConfig>,
-    policy: i32,
-    transports: &transport::Transports,
+    name: &Arc<str>,
+    eds: Option<c::EdsClusterConfig>,
+    original: Option<c::OriginalDstLbConfig>,
+    transports: &Transports,
+    kept: Option<&Cluster>,
     path: &str,
-) -> Result<(Discovery, Policy), ConfigError> {
-    use c::LbPolicy;
-    let mut policy = match LbPolicy::try_from(policy) {
-        Ok(LbPolicy::RoundRobin) => Policy::RoundRobin,
-        // Envoy's default is two choices.
-        Ok(LbPolicy::LeastRequest) => Policy::LeastRequest { choices: 2 },
-        Ok(LbPolicy::Random) => Policy::Random,
-        Ok(LbPolicy::ClusterProvided) => Policy::ClusterProvided,
-        Ok(other) => {
-            return Err(ConfigError::unsupported(format!("{path}.lb_policy: {}", other.as_str_name())));
-        }
-        Err(_) => return Err(ConfigError::new(format!("{path}.lb_policy"), "expected a known policy")),
-    };
-    let mut original = None;
-    match config {
-        None => {}
-        Some(c::LbConfig::LeastRequestLbConfig(c::LeastRequestLbConfig {
-            choice_count,
-            active_request_bias,
-            slow_start_config,
-        })) => {
-            let path = format!("{path}.least_request_lb_config");
-            refuse(&active_request_bias, &path, "active_request_bias")?;
-            refuse(&slow_start_config, &path, "slow_start_config")?;
-            if let Policy::LeastRequest { choices } = &mut policy {
-                *choices = u32_of(choice_count).unwrap_or(2).max(2);
-            }
-        }
-        Some(c::LbConfig::RoundRobinLbConfig(c::RoundRobinLbConfig { slow_start_config })) => {
-            refuse(&slow_start_config, path, "round_robin_lb_config.slow_start_config")?;
-        }
-        Some(c::LbConfig::OriginalDstLbConfig(config)) => original = Some(config),
-        Some(c::LbConfig::RingHashLbConfig(_)) => {
-            return Err(ConfigError::unsupported(format!("{path}.ring_hash_lb_config")));
-        }
-        Some(c::LbConfig::MaglevLbConfig(_)) => {
-            return Err(ConfigError::unsupported(format!("{path}.maglev_lb_config")));
-        }
-    }
+) -> Result<Discovery, ConfigError> {
     use c::{ClusterDiscoveryType as T, DiscoveryType as D};
-    let discovery = match kind {
-        None => Discovery::Static,
-        Some(T::Type(t)) => match D::try_from(t) {
-            Ok(D::Static) => Discovery::Static,
-            Ok(D::OriginalDst) => Discovery::OriginalDst(original_dst(original.unwrap_or_default(), transports, path)?),
-            Ok(other) => return Err(ConfigError::unsupported(format!("{path}.type: {}", other.as_str_name()))),
-            Err(_) => return Err(ConfigError::new(format!("{path}.type"), "expected a known type")),
-        },
+    let kind = match kind {
+        None => D::Static,
+        Some(T::Type(t)) => {
+            D::try_from(t).map_err(|_| ConfigError::new(format!("{path}.type"), "expected a known type"))?
+        }
         Some(T::ClusterType(c::CustomClusterType { name, typed_config: _ })) => {
-            return Err(ConfigError::unsupported(format!("{path}.cluster_type: {name}")));
+            if name != "envoy.clusters.dynamic_forward_proxy" {
+                return Err(ConfigError::unsupported(format!("{path}.cluster_type: {name}")));
+            }
+            say_once("clusters.cluster_type: envoy.clusters.dynamic_forward_proxy has no hosts yet");
+            return Ok(Discovery::None);
         }
     };
-    Ok((discovery, policy))
+    match (kind, eds) {
+        (D::Eds, eds) => {
+            let c::EdsClusterConfig { eds_config, service_name } = eds.unwrap_or_default();
+            let config = eds_config.ok_or_else(|| {
+                ConfigError::new(format!("{path}.eds_cluster_config.eds_config"), "value is required")
+            })?;
+            let service_name = if service_name.is_empty() { name.clone() } else { shared(&service_name, name) };
+            Ok(Discovery::Eds { service_name, config: one_of_many(config) })
+        }
+        (_, Some(_)) => {
+            Err(ConfigError::new(format!("{path}.eds_cluster_config"), "eds_cluster_config set in a non-EDS cluster"))
+        }
+        (D::Static, None) => Ok(Discovery::Static),
+        (D::OriginalDst, None) => {
+            Ok(Discovery::OriginalDst(original_dst(original.unwrap_or_default(), transports, kept, path)?))
+        }
+        (other, None) => Err(ConfigError::unsupported(format!("{path}.type: {}", other.as_str_name()))),
+    }
+}
+
+/// Thousands of clusters in a row say the same of where their hosts come from.
+fn one_of_many(config: core::ConfigSource) -> Arc<core::ConfigSource> {
+    static LAST: Mutex<Weak<core::ConfigSource>> = Mutex::new(Weak::new());
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(same) = last.upgrade().filter(|l| **l == config) {
+        return same;
+    }
+    let config = Arc::new(config);
+    *last = Arc::downgrade(&config);
+    config
 }
 
 fn original_dst(
     config: c::OriginalDstLbConfig,
-    transports: &transport::Transports,
+    transports: &Transports,
+    kept: Option<&Cluster>,
     path: &str,
 ) -> Result<OriginalDst, ConfigError> {
     let path = format!("{path}.original_dst_lb_config");
@@ -268,30 +323,28 @@ fn original_dst(
             Ok::<_, ConfigError>((k.key, segments))
         })
         .transpose()?;
-    Ok(OriginalDst { header, port, metadata_key, transport: transports.default() })
+    let origin = match kept.map(|c| &c.discovery) {
+        Some(Discovery::OriginalDst(old)) => old.origin.clone(),
+        _ => Arc::new(Origin { id: next_id(), state: HostState::default() }),
+    };
+    Ok(OriginalDst { header, port, metadata_key, transport: transports.default(), origin })
 }
 
-struct CommonLb {
-    panic_threshold: f64,
-    locality_weighted: bool,
-}
-
-fn common_lb(config: Option<c::CommonLbConfig>, path: &str) -> Result<CommonLb, ConfigError> {
-    // Envoy panics below 50 % unless it is told otherwise.
-    let mut out = CommonLb { panic_threshold: 50.0, locality_weighted: false };
+fn common_lb(config: Option<c::CommonLbConfig>, path: &str) -> Result<HostRules, ConfigError> {
+    let mut out = HostRules::default();
     let Some(config) = config else { return Ok(out) };
     let c::CommonLbConfig {
         healthy_panic_threshold,
-        update_merge_window: _, // batches updates of discovery, of which there are none
+        update_merge_window: _,             // updates are few and cheap: each is applied at once
         ignore_new_hosts_until_first_hc: _, // without health checks there is no first one
         close_connections_on_host_set_change,
-        consistent_hashing_lb_config: _, // for ring hash and maglev, which are refused by their policy
+        consistent_hashing_lb_config: _, // for ring hash and maglev, which are warned about by their policy
         override_host_status,
         locality_config_specifier,
     } = config;
     let path = format!("{path}.common_lb_config");
-    refuse(&close_connections_on_host_set_change, &path, "close_connections_on_host_set_change")?;
-    refuse(&override_host_status, &path, "override_host_status")?;
+    warn_ignored(close_connections_on_host_set_change, &path, "close_connections_on_host_set_change");
+    warn_ignored(override_host_status.is_some(), &path, "override_host_status");
     if let Some(p) = healthy_panic_threshold {
         out.panic_threshold = p.value;
     }
@@ -299,98 +352,17 @@ fn common_lb(config: Option<c::CommonLbConfig>, path: &str) -> Result<CommonLb, 
     match locality_config_specifier {
         None => {}
         Some(L::LocalityWeightedLbConfig(_)) => out.locality_weighted = true,
-        Some(L::ZoneAwareLbConfig(_)) => return Err(ConfigError::unsupported(format!("{path}.zone_aware_lb_config"))),
+        Some(L::ZoneAwareLbConfig(_)) => warn_ignored(true, &path, "zone_aware_lb_config"),
     }
     Ok(out)
 }
 
-fn hosts(
-    assignment: ep::ClusterLoadAssignment,
-    transports: &transport::Transports,
-    locality_weighted: bool,
-    path: &str,
-) -> Result<Vec<Arc<Host>>, ConfigError> {
-    let ep::ClusterLoadAssignment { cluster_name: _, endpoints, named_endpoints, policy } = assignment;
-    refuse(&named_endpoints, path, "named_endpoints")?;
-    if let Some(ep::cluster_load_assignment::Policy {
-        drop_overloads,
-        overprovisioning_factor: _, // spreads load over priorities in part; here a priority is used whole or not at all
-        endpoint_stale_after: _,    // of EDS
-        weighted_priority_health: _,
-    }) = policy
-    {
-        refuse(&drop_overloads, path, "policy.drop_overloads")?;
-    }
-    if locality_weighted && endpoints.len() > 1 {
-        return Err(ConfigError::unsupported(format!(
-            "{path}.endpoints: several localities with locality_weighted_lb_config"
-        )));
-    }
-    let mut hosts = Vec::new();
-    for (i, locality) in endpoints.into_iter().enumerate() {
-        let path = format!("{path}.endpoints[{i}]");
-        let ep::LocalityLbEndpoints {
-            locality,
-            metadata: _, // of the locality; nothing reads it
-            lb_endpoints,
-            load_balancing_weight: _, // of the locality: for locality-weighted balancing, where there is one locality
-            priority,
-            proximity: _, // not used by Envoy either
-            lb_config,
-        } = locality;
-        refuse(&lb_config, &path, "lb_config")?;
-        let core::Locality { region, zone, sub_zone } = locality.unwrap_or_default();
-        let locality: [Arc<str>; 3] = [region.into(), zone.into(), sub_zone.into()];
-        for (j, endpoint) in lb_endpoints.into_iter().enumerate() {
-            hosts.push(host(endpoint, priority, &locality, transports, &format!("{path}.lb_endpoints[{j}]"))?);
-        }
-    }
-    Ok(hosts)
-}
-
-fn host(
-    endpoint: ep::LbEndpoint,
-    priority: u32,
-    locality: &[Arc<str>; 3],
-    transports: &transport::Transports,
-    path: &str,
-) -> Result<Arc<Host>, ConfigError> {
-    let ep::LbEndpoint { health_status, metadata: m, load_balancing_weight, host_identifier } = endpoint;
-    let Some(ep::lb_endpoint::HostIdentifier::Endpoint(ep::Endpoint {
-        address: a,
-        health_check_config: _, // without health checks it says nothing
-        hostname,
-        additional_addresses,
-        observability_name: _,
-    })) = host_identifier
-    else {
-        return Err(ConfigError::new(format!("{path}.endpoint"), "expected an endpoint"));
-    };
-    refuse(&additional_addresses, path, "endpoint.additional_addresses")?;
-    let metadata = m.map(Metadata::compile).unwrap_or_default();
-    let transport = transports.of_host(&metadata);
-    let info =
-        HostInfo { address: address(a, &format!("{path}.endpoint.address"))?, hostname: hostname.into(), metadata };
-    let mut host = Host::new(info, transport);
-    host.weight = u32_of(load_balancing_weight).unwrap_or(1);
-    host.priority = priority;
-    host.locality = locality.clone();
-    use core::HealthStatus as H;
-    host.health = match H::try_from(health_status) {
-        Ok(H::Unknown | H::Healthy) => Health::Healthy,
-        Ok(H::Degraded) => Health::Degraded,
-        Ok(H::Unhealthy | H::Draining | H::Timeout) => Health::Unhealthy,
-        Err(_) => return Err(ConfigError::new(format!("{path}.health_status"), "expected a known status")),
-    };
-    Ok(Arc::new(host))
-}
-
-fn limits(breakers: Option<v3::CircuitBreakers>, path: &str) -> Result<Limits, ConfigError> {
-    let mut out = Limits::default();
+fn thresholds(breakers: Option<v3::CircuitBreakers>, path: &str) -> Result<Thresholds, ConfigError> {
+    let mut out = Thresholds::default();
     let Some(v3::CircuitBreakers { thresholds, per_host_thresholds }) = breakers else { return Ok(out) };
     let path = format!("{path}.circuit_breakers");
-    refuse(&per_host_thresholds, &path, "per_host_thresholds")?;
-    for (i, t) in thresholds.into_iter().enumerate() {
+    warn_ignored(!per_host_thresholds.is_empty(), &path, "per_host_thresholds");
+    for t in thresholds {
         let v3::circuit_breakers::Thresholds {
             priority,
             max_connections,
@@ -401,18 +373,13 @@ fn limits(breakers: Option<v3::CircuitBreakers>, path: &str) -> Result<Limits, C
             track_remaining: _, // adds gauges only
             max_connection_pools,
         } = t;
-        let path = format!("{path}.thresholds[{i}]");
-        refuse(&retry_budget, &path, "retry_budget")?;
-        refuse(&max_connection_pools, &path, "max_connection_pools")?;
+        warn_ignored(retry_budget.is_some(), &path, "thresholds.retry_budget");
+        warn_ignored(max_connection_pools.is_some(), &path, "thresholds.max_connection_pools");
         if priority != core::RoutingPriority::Default as i32 {
             // Nothing counts against these: a route with `priority: HIGH` is warned about and counts as default.
             continue;
         }
-        let set = |limit: &mut Arc<Limit>, v: Option<pb::UInt32Value>| {
-            if let Some(v) = u32_of(v) {
-                *limit = Limit::new(v);
-            }
-        };
+        let set = |limit: &mut u32, v: Option<pb::UInt32Value>| *limit = u32_of(v).unwrap_or(*limit);
         set(&mut out.connections, max_connections);
         set(&mut out.pending, max_pending_requests);
         set(&mut out.requests, max_requests);
@@ -430,7 +397,7 @@ fn connection_options(
     if let Some(v3::UpstreamConnectionOptions {
         tcp_keepalive,
         set_local_interface_name_on_upstream_connections: _, // for a filter-state object that nothing reads
-        happy_eyeballs_config: _,                            // for additional_addresses, which are refused
+        happy_eyeballs_config: _,                            // additional_addresses are tried one after the other
     }) = options
         && let Some(core::TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval }) = tcp_keepalive
     {
@@ -461,9 +428,4 @@ fn connection_options(
     refuse(&local_address_selector, &path, "local_address_selector")?;
     let source = source_address.map(|s| socket_address(s, &format!("{path}.source_address"))).transpose()?;
     Ok((keepalive, source.map(|(a, _)| a)))
-}
-
-/// A struct as JSON, for matching transport sockets against host metadata.
-fn match_json(s: Option<pb::Struct>) -> serde_json::Value {
-    s.map_or(serde_json::Value::Null, json_of_struct)
 }

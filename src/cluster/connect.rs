@@ -14,6 +14,7 @@ use waypost_filters::metadata::Metadata;
 
 use super::limits::Permit;
 use super::{Cluster, Host, Transport, next_id};
+use crate::listener::drain::ChainState;
 use crate::net::Io;
 use crate::net::alarm::timeout_at;
 use crate::net::socket::{connect_tcp, connect_unix};
@@ -45,11 +46,26 @@ pub struct UpstreamInfo {
     /// Requests that were sent on it.
     pub requests: Cell<u32>,
     _permit: Option<Permit>,
-    _guard: Guard,
+    guard: Guard,
 }
 
-/// What lives as long as an upstream connection: the far side of a fused internal hop, which is logged when it ends.
-pub type Guard = Option<Box<dyn std::any::Any>>;
+/// What lives as long as an upstream connection: the far side of a fused internal hop.
+pub type Guard = Option<FarSide>;
+
+/// The far side of a fused internal hop.
+pub struct FarSide {
+    /// Whether the filter chain that it is on serves still.
+    pub chain: Arc<ChainState>,
+    /// Logged when it ends.
+    pub session: Box<dyn std::any::Any>,
+}
+
+impl UpstreamInfo {
+    /// Whether it goes through a filter chain of an internal listener that drains: what is new takes another one.
+    pub fn leaves(&self) -> bool {
+        self.guard.as_ref().is_some_and(|g| g.chain.is_leaving())
+    }
+}
 
 impl std::fmt::Debug for UpstreamInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -63,7 +79,7 @@ impl Drop for UpstreamInfo {
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
         stats.upstream_cx_length_ms.record(self.start.elapsed().as_millis() as u64);
-        self.host.counts.connections_active.fetch_sub(1, Relaxed);
+        self.host.state.counts.connections_active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -162,13 +178,13 @@ pub async fn connect(
     let stats = &cluster.stats;
     let start = Instant::now();
     stats.upstream_cx_total.inc();
-    host.counts.connections.fetch_add(1, Relaxed);
+    host.state.counts.connections.fetch_add(1, Relaxed);
     let made = timeout_at(Some(start + cluster.connect_timeout), open(worker, cluster, host, sharing, sni)).await;
     let error = match made {
         Some(Ok((io, local, tls, guard))) => {
             stats.upstream_cx_active.inc();
             stats.upstream_cx_connect_ms.record(start.elapsed().as_millis() as u64);
-            host.counts.connections_active.fetch_add(1, Relaxed);
+            host.state.counts.connections_active.fetch_add(1, Relaxed);
             let upstream = UpstreamInfo {
                 id: next_id(),
                 cluster: cluster.clone(),
@@ -178,7 +194,7 @@ pub async fn connect(
                 start,
                 requests: Cell::new(0),
                 _permit: permit,
-                _guard: guard,
+                guard,
             };
             return Ok(Connected { io, upstream: Rc::new(upstream) });
         }
@@ -190,7 +206,7 @@ pub async fn connect(
     };
     stats.upstream_cx_connect_fail.inc();
     stats.upstream_cx_destroy.inc();
-    host.counts.connect_failures.fetch_add(1, Relaxed);
+    host.state.counts.connect_failures.fetch_add(1, Relaxed);
     Err(error)
 }
 
@@ -206,7 +222,14 @@ async fn open(
     let transport = &*host.transport;
     let (io, local, guard) = match &host.info.address {
         Address::Ip(to) => {
-            let tcp = connect_tcp(*to, cluster.bind, cluster.keepalive).await.map_err(|e| failed(&e))?;
+            let mut tcp = connect_tcp(*to, cluster.bind, cluster.keepalive).await;
+            for other in host.additional.iter().filter_map(Address::socket) {
+                if tcp.is_ok() {
+                    break;
+                }
+                tcp = connect_tcp(other, cluster.bind, cluster.keepalive).await;
+            }
+            let tcp = tcp.map_err(|e| failed(&e))?;
             let local = tcp.local_addr().map_err(|e| failed(&e))?;
             (Io::Tcp(tcp), Address::Ip(local), None)
         }

@@ -1,26 +1,37 @@
 //! Clusters: hosts, load balancing, limits, and how a connection to a host is made.
 
+pub mod assignment;
 pub mod balance;
 pub mod compile;
 pub mod connect;
+mod host;
+mod host_set;
 pub mod limits;
 pub mod pool;
 pub mod stats;
 mod table;
+mod transports;
+mod update;
+#[cfg(test)]
+mod update_tests;
 
-use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use waypost_filters::address::Address;
 use waypost_filters::metadata::Metadata;
-use waypost_filters::stream::{ClusterNames, HostInfo};
+use waypost_filters::stream::ClusterNames;
+use waypost_xds::envoy::config::core::v3::ConfigSource;
 
+pub use self::host::{Health, Host, HostCounts, HostState, Place};
+pub use self::host_set::{Group, HostRules, HostSet, OVERPROVISIONING};
 pub use self::limits::Limits;
 pub use self::stats::ClusterStats;
-pub use self::table::{ClusterSlot, ClusterTable};
+pub use self::table::{ClusterSlot, ClusterTable, changes};
+pub use self::transports::Transports;
 use crate::net::socket::Keepalive;
 use crate::tls::{ClientTls, TlsStats};
 
@@ -57,13 +68,30 @@ pub struct Cluster {
     pub stats: ClusterStats,
     /// `ssl.…`, where any host is reached over TLS.
     pub ssl: Option<TlsStats>,
+    /// How hosts become shares of the load.
+    pub rules: HostRules,
+    /// How its hosts connect.
+    transports: Arc<Transports>,
+    /// A hash over what connections depend on: a version with the same hash takes over the hosts of the one before.
+    connections: u64,
+    /// Whether it is in its slot: then a host that it drops is nobody's.
+    live: AtomicBool,
 }
 
 /// `type`.
 #[derive(Debug)]
 pub enum Discovery {
-    /// `STATIC`, and what istiod's static fixtures turn `EDS` into.
+    /// `STATIC`.
     Static,
+    /// `EDS`: hosts come by [`Cluster::assign`].
+    Eds {
+        /// The name to ask for: `service_name`, or the cluster's.
+        service_name: Arc<str>,
+        /// Where to ask.
+        config: Arc<ConfigSource>,
+    },
+    /// A cluster that has no hosts, as how it finds them is not built yet.
+    None,
     /// `ORIGINAL_DST`: the connection says where to.
     OriginalDst(OriginalDst),
 }
@@ -79,6 +107,17 @@ pub struct OriginalDst {
     pub metadata_key: Option<(String, Vec<String>)>,
     /// How hosts that are made on demand connect.
     pub transport: Arc<Transport>,
+    /// What tells its hosts from those of other clusters.
+    pub origin: Arc<Origin>,
+}
+
+/// What is common to the hosts that were made on demand, over all versions of a cluster that may share their connections.
+#[derive(Debug)]
+pub struct Origin {
+    /// A number that no other host and cluster has.
+    pub id: u64,
+    /// Says when all those hosts drain.
+    pub state: HostState,
 }
 
 /// `lb_policy`.
@@ -95,69 +134,6 @@ pub enum Policy {
     Random,
     /// `CLUSTER_PROVIDED`, of `ORIGINAL_DST`.
     ClusterProvided,
-}
-
-/// The hosts of a cluster, those that may be picked first.
-#[derive(Debug, Default)]
-pub struct HostSet {
-    /// Hosts that may be picked: the healthy ones of the best priority that has any, or all of them in panic.
-    pub eligible: Vec<Arc<Host>>,
-    /// All hosts.
-    pub all: Vec<Arc<Host>>,
-    /// Whether the eligible hosts' weights differ.
-    pub weighted: bool,
-}
-
-/// One host of a cluster.
-#[derive(Debug)]
-pub struct Host {
-    /// A number that no other host of the process has.
-    pub id: u64,
-    /// What filters and logs see.
-    pub info: Arc<HostInfo>,
-    /// `load_balancing_weight`.
-    pub weight: u32,
-    /// `health_status` of the endpoint.
-    pub health: Health,
-    /// `priority` of its locality.
-    pub priority: u32,
-    /// Region, zone and sub-zone.
-    pub locality: [Arc<str>; 3],
-    /// How to connect to it.
-    pub transport: Arc<Transport>,
-    /// Requests in flight on all workers, which least-request compares.
-    pub active: AtomicU32,
-    /// Counters for `/clusters`.
-    pub counts: HostCounts,
-}
-
-/// What `/clusters` prints for a host.
-#[derive(Debug, Default)]
-pub struct HostCounts {
-    /// `cx_total`
-    pub connections: AtomicU64,
-    /// `cx_active`
-    pub connections_active: AtomicU64,
-    /// `cx_connect_fail`
-    pub connect_failures: AtomicU64,
-    /// `rq_total`
-    pub requests: AtomicU64,
-    /// `rq_success`
-    pub successes: AtomicU64,
-    /// `rq_error`
-    pub errors: AtomicU64,
-}
-
-/// `config.core.v3.HealthStatus`, as far as it decides whether a host may be picked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Health {
-    /// `HEALTHY`, `UNKNOWN`.
-    #[default]
-    Healthy,
-    /// `DEGRADED`.
-    Degraded,
-    /// `UNHEALTHY`, `DRAINING`, `TIMEOUT`.
-    Unhealthy,
 }
 
 /// `transport_socket` of a cluster.
@@ -301,54 +277,9 @@ pub fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Relaxed)
 }
 
-impl Host {
-    /// A host with no weight of its own.
-    pub fn new(info: HostInfo, transport: Arc<Transport>) -> Host {
-        Host {
-            id: next_id(),
-            info: Arc::new(info),
-            weight: 1,
-            health: Health::Healthy,
-            priority: 0,
-            locality: [Arc::from(""), Arc::from(""), Arc::from("")],
-            transport,
-            active: AtomicU32::new(0),
-            counts: HostCounts::default(),
-        }
-    }
-}
-
-impl HostSet {
-    /// Sorts out which hosts may be picked. `panic_threshold` is the percentage of healthy hosts below which health is not looked at.
-    pub fn new(all: Vec<Arc<Host>>, panic_threshold: f64) -> HostSet {
-        let best = all.iter().filter(|h| h.health == Health::Healthy).map(|h| h.priority).min();
-        let degraded = all.iter().filter(|h| h.health == Health::Degraded).map(|h| h.priority).min();
-        let of = |health: Health, priority: u32| -> Vec<Arc<Host>> {
-            all.iter().filter(|h| h.health == health && h.priority == priority).cloned().collect()
-        };
-        let usable = match (best, degraded) {
-            (Some(p), _) => of(Health::Healthy, p),
-            (None, Some(p)) => of(Health::Degraded, p),
-            (None, None) => Vec::new(),
-        };
-        let good = all.iter().filter(|h| h.health != Health::Unhealthy).count();
-        let panic = !all.is_empty() && (good as f64) * 100.0 < panic_threshold * all.len() as f64;
-        let eligible = if panic { all.clone() } else { usable };
-        let weighted = eligible.windows(2).any(|w| matches!(w, [a, b] if a.weight != b.weight));
-        HostSet { eligible, all, weighted }
-    }
-}
-
-impl PartialEq for Host {
-    fn eq(&self, other: &Host) -> bool {
-        self.id == other.id
-    }
-}
-
-impl Eq for Host {}
-
-impl Hash for Host {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.id.hash(state);
+impl Cluster {
+    /// What a host is known by, when discovery finds it again.
+    fn identity(&self, address: &Address) -> Address {
+        address.clone()
     }
 }

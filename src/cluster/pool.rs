@@ -33,8 +33,9 @@ pub struct PoolKey {
 
 /// Connections of one worker to one host.
 pub struct Pool {
-    cluster: Arc<Cluster>,
-    host: Arc<Host>,
+    /// The newest version of the cluster, and of the host, that a request came with.
+    cluster: RefCell<Arc<Cluster>>,
+    host: RefCell<Arc<Host>>,
     sharing: Sharing,
     sni: AutoSni,
     idle: RefCell<Vec<(H1Conn, Instant)>>,
@@ -111,6 +112,7 @@ impl H2Conn {
         let http = &self.upstream.cluster.http;
         let spent = http.max_requests_per_connection;
         !self.closed.get()
+            && !self.upstream.leaves()
             && (spent == 0 || self.upstream.requests.get() < spent)
             && http.max_connection_duration.is_none_or(|d| self.upstream.start.elapsed() < d)
     }
@@ -125,8 +127,8 @@ impl Pool {
     /// An empty pool.
     pub fn new(cluster: Arc<Cluster>, host: Arc<Host>, sharing: Sharing, sni: AutoSni) -> Rc<Pool> {
         Rc::new(Pool {
-            cluster,
-            host,
+            cluster: RefCell::new(cluster),
+            host: RefCell::new(host),
             sharing,
             sni,
             idle: RefCell::default(),
@@ -145,12 +147,32 @@ impl Pool {
         self.sni == *sni && sharing.is_none_or(|s| s.same_key(&self.sharing))
     }
 
+    /// Follows its cluster and its host, which may have changed since the last request. A request that began before does not turn it back.
+    pub fn follow(&self, cluster: &Arc<Cluster>, host: &Arc<Host>) {
+        let mut current = self.cluster.borrow_mut();
+        if current.id < cluster.id {
+            current.clone_from(cluster);
+        }
+        let mut current = self.host.borrow_mut();
+        if !Arc::ptr_eq(&current, host) {
+            current.clone_from(host);
+        }
+    }
+
+    /// Whether no host set holds its host any more.
+    fn retired(&self) -> bool {
+        self.host.borrow().state.retired()
+    }
+
     /// An idle HTTP/1.1 connection, if there is one that is still good.
     pub fn take_idle(&self) -> Option<H1Conn> {
         loop {
             let (mut conn, _) = self.idle.borrow_mut().pop()?;
             // Data or an end that nobody asked for: the connection is of no more use.
-            if conn.read.is_empty() && !conn.io.is_readable(&mut Context::from_waker(Waker::noop())) {
+            if conn.read.is_empty()
+                && !conn.upstream.leaves()
+                && !conn.io.is_readable(&mut Context::from_waker(Waker::noop()))
+            {
                 return Some(conn);
             }
         }
@@ -168,13 +190,15 @@ impl Pool {
             if let Some(conn) = self.take_idle() {
                 return Ok(Some(conn));
             }
-            let stats = &self.cluster.stats;
-            let permit = self.cluster.limits.connections.take();
+            let cluster = self.cluster.borrow().clone();
+            let stats = &cluster.stats;
+            let permit = cluster.limits.connections.take();
             // A pool without any connection gets one whatever the limit, or its requests would wait for ever (so does Envoy's).
             if permit.is_some() || self.open.get() == 0 {
                 stats.upstream_rq_pending_total.inc();
                 let open = OpenGuard::new(self);
-                let connected = connect(worker, &self.cluster, &self.host, &self.sharing, sni, permit).await?;
+                let host = self.host.borrow().clone();
+                let connected = connect(worker, &cluster, &host, &self.sharing, sni, permit).await?;
                 return match self.negotiated_h1(&connected.upstream) {
                     false => {
                         drop(open);
@@ -189,7 +213,7 @@ impl Pool {
                 None => {
                     stats.upstream_rq_pending_total.inc();
                     stats.upstream_cx_overflow.inc();
-                    pending.insert(Pending::new(&self.cluster)?).until
+                    pending.insert(Pending::new(&cluster)?).until
                 }
             };
             // A connection may come back, or end and leave its place.
@@ -199,18 +223,19 @@ impl Pool {
 
     fn began_h1(&self, connected: Connected, open: OpenGuard) -> H1Conn {
         let Connected { io, upstream } = connected;
-        self.cluster.stats.upstream_cx_http1_total.inc();
+        upstream.cluster.stats.upstream_cx_http1_total.inc();
         H1Conn { io, read: BytesMut::new(), out: WriteQueue::default(), upstream, _open: open }
     }
 
     /// Whether HTTP/1 is spoken on a new connection, where the host may choose; remembers its choice.
     fn negotiated_h1(&self, upstream: &UpstreamInfo) -> bool {
-        if self.cluster.http.protocol == UpstreamProtocol::Alpn {
+        let alpn = upstream.cluster.http.protocol == UpstreamProtocol::Alpn;
+        if alpn {
             let h2 = upstream.tls.as_ref().is_some_and(|t| t.alpn.as_deref() == Some("h2"));
             self.chose_h1.set(!h2);
         }
         // Without a choice nobody asks.
-        self.chose_h1.get() || self.cluster.http.protocol != UpstreamProtocol::Alpn
+        self.chose_h1.get() || !alpn
     }
 
     /// A place on a connection of whichever protocol the host chooses.
@@ -228,10 +253,13 @@ impl Pool {
 
     /// Takes back a connection whose exchange is over and that can carry another.
     pub fn put_back(&self, conn: H1Conn) {
-        let http = &self.cluster.http;
+        let cluster = self.cluster.borrow();
+        let http = &cluster.http;
         let spent = http.max_requests_per_connection;
         if spent != 0 && conn.upstream.requests.get() >= spent {
-            self.cluster.stats.upstream_cx_max_requests.inc();
+            cluster.stats.upstream_cx_max_requests.inc();
+            drop(conn);
+        } else if self.retired() {
             drop(conn);
         } else if http.max_connection_duration.is_some_and(|d| conn.upstream.start.elapsed() >= d) {
             drop(conn);
@@ -278,15 +306,16 @@ impl Pool {
             self.connecting.set(true);
             let _done = Connecting(self.clone());
             self.attempt.set(self.attempt.get() + 1);
-            self.cluster.stats.upstream_rq_pending_total.inc();
-            let permit = self.cluster.limits.connections.take();
+            let (cluster, host) = (self.cluster.borrow().clone(), self.host.borrow().clone());
+            cluster.stats.upstream_rq_pending_total.inc();
+            let permit = cluster.limits.connections.take();
             if permit.is_none() && !self.multiplexed.borrow().is_empty() {
-                self.cluster.stats.upstream_cx_overflow.inc();
-                self.cluster.stats.upstream_rq_pending_overflow.inc();
+                cluster.stats.upstream_cx_overflow.inc();
+                cluster.stats.upstream_rq_pending_overflow.inc();
                 return Err(ConnectError::Overflow);
             }
-            let made = match connect(worker, &self.cluster, &self.host, &self.sharing, sni.clone(), permit).await {
-                Ok(c) if self.cluster.http.protocol == UpstreamProtocol::Alpn && self.negotiated_h1(&c.upstream) => {
+            let made = match connect(worker, &cluster, &host, &self.sharing, sni.clone(), permit).await {
+                Ok(c) if cluster.http.protocol == UpstreamProtocol::Alpn && self.negotiated_h1(&c.upstream) => {
                     let conn = self.began_h1(c, OpenGuard::new(self));
                     self.idle.borrow_mut().push((conn, Instant::now()));
                     return Ok(None);
@@ -312,13 +341,14 @@ impl Pool {
     /// Starts HTTP/2 on a new connection.
     async fn start_h2(self: &Rc<Pool>, connected: Connected) -> Result<(), ConnectError> {
         let Connected { io, upstream } = connected;
-        let http = &self.cluster.http;
+        let cluster = upstream.cluster.clone();
+        let http = &cluster.http;
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(http.h2.stream_window)
             .initial_connection_window_size(http.h2.connection_window)
             .header_table_size(http.h2.table_size)
             .max_header_list_size(u32::try_from(http.max_headers_bytes).unwrap_or(u32::MAX))
-            .max_send_buffer_size(self.cluster.buffer_limit)
+            .max_send_buffer_size(cluster.buffer_limit)
             // Mass aborts of tunnels would otherwise end connections that are as good as ever.
             .max_local_error_reset_streams(None)
             .max_concurrent_reset_streams(1024)
@@ -328,7 +358,7 @@ impl Pool {
             .handshake(io)
             .await
             .map_err(|e| ConnectError::Failed(e.to_string().into()))?;
-        self.cluster.stats.upstream_cx_http2_total.inc();
+        cluster.stats.upstream_cx_http2_total.inc();
         let conn = Rc::new(H2Conn {
             sender,
             upstream,
@@ -357,16 +387,20 @@ impl Pool {
 
     /// Closes what the peer has closed, what is idle too long and what takes no more streams. False when the pool is empty.
     pub fn sweep(&self, now: Instant) -> bool {
-        let timeout = self.cluster.http.idle_timeout;
+        if self.retired() {
+            self.close_idle();
+        }
+        let cluster = self.cluster.borrow();
+        let timeout = cluster.http.idle_timeout;
         let expired = |since: Instant| timeout.is_some_and(|t| now.saturating_duration_since(since) >= t);
         let mut cx = Context::from_waker(Waker::noop());
         let mut idle = std::mem::take(&mut *self.idle.borrow_mut());
         idle.retain_mut(|(conn, since)| {
             let timed_out = expired(*since);
             if timed_out {
-                self.cluster.stats.upstream_cx_idle_timeout.inc();
+                cluster.stats.upstream_cx_idle_timeout.inc();
             }
-            !timed_out && !conn.io.is_readable(&mut cx)
+            !timed_out && !conn.upstream.leaves() && !conn.io.is_readable(&mut cx)
         });
         // Nobody else ran meanwhile: this is one synchronous call on the worker's thread.
         let mut slot = self.idle.borrow_mut();
@@ -375,7 +409,7 @@ impl Pool {
         conns.retain(|c| {
             let timed_out = c.active.get() == 0 && expired(c.last_used.get());
             if timed_out {
-                self.cluster.stats.upstream_cx_idle_timeout.inc();
+                cluster.stats.upstream_cx_idle_timeout.inc();
             }
             !timed_out && (c.usable() || c.active.get() > 0)
         });

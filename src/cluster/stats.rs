@@ -76,7 +76,10 @@ cluster_stats! {
         upstream_internal_redirect_succeeded_total "upstream_internal_redirect_succeeded_total",
         lb_healthy_panic "lb_healthy_panic",
         membership_change "membership_change",
+        update_attempt "update_attempt",
         update_success "update_success",
+        update_rejected "update_rejected",
+        update_no_rebuild "update_no_rebuild",
         original_dst_host_invalid "original_dst_host_invalid",
     }
     gauges {
@@ -86,6 +89,7 @@ cluster_stats! {
         membership_total "membership_total",
         membership_healthy "membership_healthy",
         membership_degraded "membership_degraded",
+        version "version",
     }
     histograms {
         upstream_rq_time "upstream_rq_time",

@@ -10,12 +10,15 @@ use waypost_xds::envoy::config::core::v3 as core;
 use waypost_xds::{any, json, yaml};
 
 use super::convert::address;
-use super::{ConfigError, Context, Process, refuse};
+use super::{ConfigError, Context, Process, refuse, warn_ignored};
 use crate::cluster::{self, ClusterTable};
-use crate::listener::{self, Listener, ListenerSet};
+use crate::discovery::source::Fetch;
+use crate::discovery::{Dynamic, RuntimeSource};
+use crate::listener::{self, Listener};
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
 use crate::overload::Overload;
+use crate::route::slot::{RouteSlots, Routes};
 use crate::tls::SecretStore;
 
 /// Reads a bootstrap: a file, text that is merged over it, or both. `strict` refuses fields that the API does not have.
@@ -61,13 +64,15 @@ pub struct Settings {
     pub overload: Overload,
     /// `static_resources`.
     pub resources: b::StaticResources,
+    /// `dynamic_resources`, and what else asks for configuration.
+    pub dynamic: Dynamic,
 }
 
 /// Takes a bootstrap apart. What is not supported yet is refused.
 pub fn settings(bootstrap: v3::Bootstrap) -> Result<Settings, ConfigError> {
     let v3::Bootstrap {
         node,
-        node_context_params: _, // for discovery, which is refused
+        node_context_params: _, // for xdstp:// names, which are refused
         static_resources,
         dynamic_resources,
         cluster_manager,
@@ -76,7 +81,7 @@ pub fn settings(bootstrap: v3::Bootstrap) -> Result<Settings, ConfigError> {
         stats_sinks,
         deferred_stat_options: _, // stats are as cheap as they can be
         stats_config,
-        stats_flush_interval: _, // of sinks, which are refused
+        stats_flush_interval: _, // of sinks
         watchdog: _,             // deprecated; a worker that hangs is not ended by anybody
         watchdogs,
         tracing,
@@ -86,7 +91,7 @@ pub fn settings(bootstrap: v3::Bootstrap) -> Result<Settings, ConfigError> {
         enable_dispatcher_stats: _, // of Envoy's event loop
         header_prefix,
         stats_server_version_override: _, // one gauge
-        use_tcp_for_dns_lookups: _,       // names are not resolved yet
+        use_tcp_for_dns_lookups: _,       // names are resolved by the system's resolver
         dns_resolution_config: _,
         typed_dns_resolver_config: _,
         bootstrap_extensions,
@@ -102,19 +107,18 @@ pub fn settings(bootstrap: v3::Bootstrap) -> Result<Settings, ConfigError> {
         xds_config_tracker_extension,
         listener_manager,
         application_log_config,
-        grpc_async_client_manager_config: _, // gRPC clients come with discovery
+        grpc_async_client_manager_config: _, // how many gRPC clients are kept; a stream has its own connection
         memory_allocator_manager: _,         // of tcmalloc
         enable_worker_cpu_affinity,
         stats_flush: _,    // of sinks
         stats_eviction: _, // a stat costs eight bytes a worker
     } = bootstrap;
-    if dynamic_resources.is_some_and(|d| d != b::DynamicResources::default()) {
-        return Err(ConfigError::unsupported("dynamic_resources"));
-    }
-    refuse(&cluster_manager, "cluster_manager", "*")?;
+    let mut dynamic = Dynamic::compile(dynamic_resources, "dynamic_resources")?;
+    self::cluster_manager(cluster_manager, "cluster_manager")?;
     refuse(&hds_config, "hds_config", "*")?;
-    refuse(&stats_sinks, "stats_sinks", "*")?;
-    refuse(&tracing, "tracing", "*")?;
+    // These only add: what flows is the same without them.
+    warn_ignored(!stats_sinks.is_empty(), "bootstrap", "stats_sinks");
+    warn_ignored(tracing.is_some(), "bootstrap", "tracing");
     refuse(&header_prefix, "header_prefix", "*")?;
     refuse(&fatal_actions, "fatal_actions", "*")?;
     refuse(&config_sources, "config_sources", "*")?;
@@ -134,10 +138,15 @@ pub fn settings(bootstrap: v3::Bootstrap) -> Result<Settings, ConfigError> {
         match kind.as_str() {
             // Pipes have a buffer of the size that istiod sets; nothing else needs to be told that internal listeners exist.
             "envoy.extensions.bootstrap.internal_listener.v3.InternalListener" => {}
+            "istio.workload.BootstrapExtension" => {
+                if let Some(config) = &typed_config {
+                    dynamic.workload_discovery(config, &format!("bootstrap_extensions[{i}].typed_config"))?;
+                }
+            }
             _ => return Err(ConfigError::unsupported(format!("bootstrap_extensions[{i}] ({name}): {kind}"))),
         }
     }
-    let runtime = runtime(layered_runtime)?;
+    let runtime = runtime(layered_runtime, &mut dynamic)?;
     let flat: Vec<(String, String)> = runtime.iter().flat_map(|(_, values)| values.clone()).collect();
     Ok(Settings {
         node: node.unwrap_or_default(),
@@ -147,28 +156,55 @@ pub fn settings(bootstrap: v3::Bootstrap) -> Result<Settings, ConfigError> {
         runtime,
         log: application_log_config,
         resources: static_resources.unwrap_or_default(),
+        dynamic,
     })
 }
 
-/// The static layers of the runtime. Later layers win, so they are kept in order.
-fn runtime(layered: Option<v3::LayeredRuntime>) -> Result<Vec<Layer>, ConfigError> {
+/// `cluster_manager`: what of it is set by istiod's annotations only adds; what would change where connections go is refused.
+fn cluster_manager(proto: Option<v3::ClusterManager>, path: &str) -> Result<(), ConfigError> {
+    let Some(proto) = proto else { return Ok(()) };
+    let v3::ClusterManager {
+        local_cluster_name,
+        outlier_detection,
+        upstream_bind_config,
+        load_stats_config,
+        enable_deferred_cluster_creation: _, // a cluster costs little before it is used
+    } = proto;
+    refuse(&upstream_bind_config, path, "upstream_bind_config")?;
+    warn_ignored(!local_cluster_name.is_empty(), path, "local_cluster_name");
+    warn_ignored(outlier_detection.is_some(), path, "outlier_detection");
+    warn_ignored(load_stats_config.is_some(), path, "load_stats_config");
+    Ok(())
+}
+
+/// The layers of the runtime. Later layers win, so they are kept in order.
+fn runtime(layered: Option<v3::LayeredRuntime>, dynamic: &mut Dynamic) -> Result<Vec<Layer>, ConfigError> {
     use v3::runtime_layer::LayerSpecifier as L;
     let mut out = Vec::new();
-    for (i, v3::RuntimeLayer { name, layer_specifier }) in layered.unwrap_or_default().layers.into_iter().enumerate() {
+    let layers = layered.unwrap_or_default().layers;
+    for (i, v3::RuntimeLayer { name: layer_name, layer_specifier }) in layers.into_iter().enumerate() {
         let values = match layer_specifier {
             Some(L::StaticLayer(s)) => flatten("", &json_of_struct(s)),
             Some(L::AdminLayer(_)) => Vec::new(),
             Some(L::DiskLayer(_)) => {
                 return Err(ConfigError::unsupported(format!("layered_runtime.layers[{i}].disk_layer")));
             }
-            Some(L::RtdsLayer(_)) => {
-                return Err(ConfigError::unsupported(format!("layered_runtime.layers[{i}].rtds_layer")));
+            Some(L::RtdsLayer(v3::runtime_layer::RtdsLayer { name, rtds_config })) => {
+                let path = format!("layered_runtime.layers[{i}].rtds_layer.rtds_config");
+                let fetch = Fetch::of(&rtds_config.unwrap_or_default(), &path)?;
+                dynamic.runtime.push(RuntimeSource { layer: layer_name.clone(), name, fetch });
+                Vec::new()
             }
             None => return Err(ConfigError::new(format!("layered_runtime.layers[{i}]"), "expected a layer")),
         };
-        out.push((name, values));
+        out.push((layer_name, values));
     }
     Ok(out)
+}
+
+/// The values of a layer as text.
+pub fn runtime_values(layer: Option<waypost_xds::google::protobuf::Struct>) -> Vec<(String, String)> {
+    layer.map(|l| flatten("", &json_of_struct(l))).unwrap_or_default()
 }
 
 fn flatten(prefix: &str, value: &serde_json::Value) -> Vec<(String, String)> {
@@ -206,58 +242,63 @@ pub fn process(settings: &Settings) -> Process {
 /// The static resources, compiled.
 pub struct Resources {
     /// Listeners in order.
-    pub listeners: ListenerSet,
+    pub listeners: Vec<listener::compile::Compiled>,
 }
 
-/// Compiles the static resources: secrets, then clusters, then listeners.
+/// Compiles the static resources: secrets, then clusters, then listeners. Clusters that CDS may bring are not missed.
 pub fn compile(
     resources: b::StaticResources,
     stats: &Arc<Store>,
     clusters: &ClusterTable,
     logs: &AccessLogFiles,
     secrets: &SecretStore,
+    routes: &RouteSlots,
     process: &Process,
 ) -> Result<Resources, ConfigError> {
     let b::StaticResources { listeners, clusters: cluster_protos, secrets: secret_protos } = resources;
     for (i, secret) in secret_protos.into_iter().enumerate() {
         secrets.add_static(secret, &format!("static_resources.secrets[{i}]"))?;
     }
-    let cx = Context { stats, clusters, logs, secrets, process };
+    let cx = Context { stats, clusters, logs, secrets, routes, process };
     for (i, proto) in cluster_protos.into_iter().enumerate() {
         let path = format!("static_resources.clusters[{i}]");
         let cluster = cluster::compile::compile(proto, &cx, &path)?;
         let slot = clusters.slot(&cluster.names.name);
-        if slot.current.swap(Some(cluster)).is_some() {
+        if slot.set(Some(cluster)).is_some() {
             return Err(ConfigError::new(format!("{path}.name"), format!("there is another cluster '{}'", slot.name)));
         }
     }
-    let mut set = ListenerSet::default();
+    clusters.publish();
+    let mut compiled: Vec<listener::compile::Compiled> = Vec::new();
     for (i, proto) in listeners.into_iter().enumerate() {
         let path = format!("static_resources.listeners[{i}]");
-        let listener: Arc<Listener> = listener::compile::compile(proto, &cx, &path)?;
-        if set.all.iter().any(|l| l.name == listener.name) {
+        let one = listener::compile::compile(proto, &cx, &path)?;
+        let listener = &one.listener;
+        if compiled.iter().any(|l| l.listener.name == listener.name) {
             return Err(ConfigError::new(
                 format!("{path}.name"),
                 format!("there is another listener '{}'", listener.name),
             ));
         }
-        check_clusters(&listener, clusters, &path)?;
-        if listener.internal {
-            set.internal.insert(listener.name.clone(), listener.clone());
-        }
-        set.all.push(listener);
+        check_clusters(listener, clusters, &path)?;
+        compiled.push(one);
     }
-    Ok(Resources { listeners: set })
+    clusters.publish();
+    Ok(Resources { listeners: compiled })
 }
 
 /// Envoy refuses a static route or TCP proxy whose cluster does not exist.
 fn check_clusters(listener: &Listener, clusters: &ClusterTable, path: &str) -> Result<(), ConfigError> {
     let known = |name: &str| clusters.find(name).is_some_and(|s| s.current.load().is_some());
-    for (i, chain) in listener.chains.iter().enumerate() {
+    for (i, chain) in listener.chains.load().all.iter().enumerate() {
         let missing = match &chain.terminal {
             // Routes of the listener itself are checked unless they ask for it not to be done.
-            listener::Terminal::Http(hcm) if hcm.routes.validate_clusters == Some(false) => None,
-            listener::Terminal::Http(hcm) => hcm.routes.referenced_clusters().find(|c| !known(c)).cloned(),
+            listener::Terminal::Http(hcm) => match &hcm.routes {
+                Routes::Here(table) if table.validate_clusters != Some(false) => {
+                    table.referenced_clusters().find(|c| !known(c)).cloned()
+                }
+                _ => None,
+            },
             listener::Terminal::Tcp(proxy) => {
                 // tcp_proxy is not checked by Envoy: the connection is closed with flag NC.
                 let _ = proxy;

@@ -2,6 +2,10 @@
 
 pub mod bootstrap;
 pub mod convert;
+pub mod extension;
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use waypost_filters::format::header_ops::HeaderOpsError;
 use waypost_filters::matcher::MatcherError;
@@ -20,6 +24,8 @@ pub struct Context<'a> {
     pub logs: &'a AccessLogFiles,
     /// Where TLS secrets come from.
     pub secrets: &'a crate::tls::SecretStore,
+    /// Where route tables of RDS will be.
+    pub routes: &'a crate::route::slot::RouteSlots,
     /// What the command line and the bootstrap say about the process.
     pub process: &'a Process,
 }
@@ -75,11 +81,32 @@ impl From<HeaderOpsError> for ConfigError {
     }
 }
 
-/// Says that a field is set which nothing acts on yet: traffic flows as if it were not there.
+/// Says that a field is set which nothing acts on yet: traffic flows as if it were not there. Once for each field of a kind of message.
 pub fn warn_ignored(set: bool, path: &str, field: &str) {
     if set {
-        tracing::warn!("{path}.{field} has no effect yet");
+        let message = path.rsplit('.').next().and_then(|last| last.split('[').next()).unwrap_or_default();
+        warn_once(&format!("{message}.{field}"), || format!("{path}.{field} has no effect yet"));
     }
+}
+
+/// The keys of what [`warn_once`] has said. They come from the code or from type names; a control plane that makes up names stops being
+/// listened to at this many.
+const WARNED: usize = 1024;
+
+/// Warns once for each key in the life of the process: istiod sends the same few fields with every resource of every push.
+pub fn warn_once(key: &str, text: impl FnOnce() -> String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.len() < WARNED && !said.contains(key) {
+        said.insert(key.to_owned());
+        drop(said);
+        tracing::warn!("{}", text());
+    }
+}
+
+/// Warns once of something that is told by its text. The text must not hold what a peer chooses.
+pub fn say_once(text: &str) {
+    warn_once(text, || text.to_owned());
 }
 
 /// A field that is not supported must hold its default.

@@ -21,7 +21,7 @@ use waypost_filters::access_log::AccessLog;
 use waypost_filters::head::Scheme;
 
 use crate::http::filters::{Chain, FilterConfig};
-use crate::route::RouteTable;
+use crate::route::slot::Routes;
 use local_reply::LocalReplyConfig;
 use stats::Stats;
 
@@ -74,8 +74,8 @@ pub struct HttpConnectionManager {
     pub access_logs: Vec<AccessLog>,
     /// When lines are written before the end.
     pub access_log_options: AccessLogOptions,
-    /// `route_config`
-    pub routes: Arc<RouteTable>,
+    /// `route_config` or `rds`
+    pub routes: Routes,
     /// `http_filters` as configured, for the chains of routes that override them.
     pub filters: Vec<FilterConfig>,
     /// `http_filters`, built: the chain of a route that overrides nothing.

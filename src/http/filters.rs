@@ -7,46 +7,65 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderName;
-use prost::{Message, Name};
+use prost::Name;
 use waypost_filters::filter::HttpFilter;
-use waypost_filters::http::set_filter_state::SetFilterState;
+use waypost_filters::http::unsupported::{self, Unsupported};
 use waypost_xds::any;
-use waypost_xds::envoy::extensions::filters::http::{
-    cors::v3::Cors, fault::v3::HttpFault, grpc_stats::v3 as grpc_stats, router::v3 as router,
-    set_filter_state::v3 as set_filter_state,
-};
+use waypost_xds::envoy::config::core::v3::ExtensionConfigSource;
+use waypost_xds::envoy::extensions::filters::http::router::v3 as router;
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use waypost_xds::google::protobuf::Any;
 
+use super::registry::{self, Known, Role};
+use crate::config::extension::{self, Discovered};
 use crate::config::{ConfigError, refuse};
-use crate::route::FilterOverrides;
+use crate::route::{FilterEffect, FilterOverrides};
 
-/// One of `http_filters`, kept as configured, as routes may override it.
+/// What becomes of requests on a chain with a guard that is not built.
+const CLOSED: &str = "requests on chains with it are answered 500";
+
+/// One of `http_filters`, as configured.
 #[derive(Clone, Debug)]
 pub struct FilterConfig {
     /// `name`, the key of `typed_per_filter_config`.
     pub name: Arc<str>,
-    /// The type of the configuration.
-    pub type_name: String,
-    /// `typed_config`
-    pub any: Any,
+    /// What it is.
+    pub source: FilterSource,
     /// `disabled`: only on routes that enable it.
     pub disabled: bool,
     /// `is_optional`: left out where it is not known.
     pub is_optional: bool,
-    /// Where it stands.
+    /// Where its configuration stands.
     pub path: String,
+}
+
+/// Where a filter's configuration comes from.
+#[derive(Clone, Debug)]
+pub enum FilterSource {
+    /// `typed_config`
+    Inline(Any),
+    /// `config_discovery`: not here yet.
+    Discovery(Box<ExtensionConfigSource>),
 }
 
 /// The filters of a stream, in the order of requests, and the router that ends it.
 #[derive(Clone)]
 pub struct Chain {
-    /// All but the router.
+    /// All that run, but the router.
     pub filters: Vec<Arc<dyn HttpFilter>>,
-    /// Their names, in the same order.
-    pub names: Vec<Arc<str>>,
     /// The terminal filter.
     pub router: Arc<Router>,
+    /// All that are configured, for routes that say something about them.
+    configured: Arc<[Configured]>,
+}
+
+/// A filter of a chain, whether it runs or not.
+struct Configured {
+    name: Arc<str>,
+    /// The full name of its configuration; empty where nobody knows it.
+    type_name: &'static str,
+    disabled: bool,
+    filter: registry::Built,
 }
 
 /// `envoy.extensions.filters.http.router.v3.Router`
@@ -72,6 +91,66 @@ impl fmt::Debug for Chain {
     }
 }
 
+impl Chain {
+    /// The chain of a route that says `overrides` about filters; none where it is this one.
+    pub fn on_route(&self, overrides: &FilterOverrides) -> Option<Arc<Chain>> {
+        if overrides.is_empty() || !self.configured.iter().any(|c| c.changes(overrides)) {
+            return None;
+        }
+        let filters = self.configured.iter().filter_map(|c| c.on_route(overrides)).collect();
+        Some(Arc::new(Chain { filters, router: self.router.clone(), configured: self.configured.clone() }))
+    }
+
+    /// All filters but the router, and what becomes of them on a route; those that run are those of [`Chain::on_route`].
+    pub fn each_on_route(&self, overrides: &FilterOverrides) -> impl Iterator<Item = OnRoute<'_>> {
+        self.configured.iter().map(|c| OnRoute {
+            name: &c.name,
+            type_name: c.type_name,
+            runs: c.on_route(overrides),
+            has_work: c.filter.is_some(),
+        })
+    }
+
+    /// The details of a filter that guards on a route, and cannot.
+    pub fn closed_on(&self, overrides: &FilterOverrides) -> Option<String> {
+        let closed = |c: &&Configured| matches!(overrides.get(&c.name), Some(FilterEffect::Guards));
+        self.configured.iter().find(closed).map(|c| unsupported::details(&c.name))
+    }
+}
+
+/// A filter of a chain on a route, for `waypost explain`.
+pub struct OnRoute<'a> {
+    /// `name`.
+    pub name: &'a str,
+    /// The full name of its configuration; empty where nobody knows it.
+    pub type_name: &'static str,
+    /// The filter, where it runs there.
+    pub runs: registry::Built,
+    /// Whether it would run if the chain and the route had not switched it off.
+    pub has_work: bool,
+}
+
+impl Configured {
+    fn changes(&self, overrides: &FilterOverrides) -> bool {
+        match overrides.get(&self.name) {
+            None => false,
+            Some(FilterEffect::Off(of)) => !self.disabled && of.is_none_or(|of| of == self.type_name),
+            Some(FilterEffect::On) => self.disabled,
+            Some(FilterEffect::Guards) => true,
+        }
+    }
+
+    fn on_route(&self, overrides: &FilterOverrides) -> registry::Built {
+        match overrides.get(&self.name) {
+            Some(FilterEffect::Guards) => Some(Arc::new(Unsupported::new(&self.name))),
+            // What is said in a filter's own words is for filters of that type only.
+            Some(FilterEffect::Off(of)) if of.is_none_or(|of| of == self.type_name) => None,
+            Some(FilterEffect::On) => self.filter.clone(),
+            Some(FilterEffect::Off(_)) | None => self.filter.clone().filter(|_| !self.disabled),
+        }
+    }
+}
+
 impl FilterConfig {
     /// Takes `http_filters`; `path` is that of the list.
     pub fn list(filters: Vec<proto::HttpFilter>, path: &str) -> Result<Vec<FilterConfig>, ConfigError> {
@@ -83,112 +162,100 @@ impl FilterConfig {
         if name.is_empty() {
             return Err(ConfigError::new(format!("{path}.name"), "value is required"));
         }
-        let any = match config_type {
-            Some(proto::http_filter::ConfigType::TypedConfig(any)) => any,
-            Some(proto::http_filter::ConfigType::ConfigDiscovery(_)) => {
-                return Err(ConfigError::unsupported(format!("{path}.config_discovery")));
+        let (source, path) = match config_type {
+            Some(proto::http_filter::ConfigType::TypedConfig(any)) => {
+                (FilterSource::Inline(any), format!("{path}.typed_config"))
+            }
+            Some(proto::http_filter::ConfigType::ConfigDiscovery(source)) => {
+                (FilterSource::Discovery(Box::new(source)), format!("{path}.config_discovery"))
             }
             None => return Err(ConfigError::new(format!("{path}.typed_config"), "value is required")),
         };
-        let (name, type_name) = (name.into(), any::type_name(&any));
-        Ok(FilterConfig { name, type_name, any, disabled, is_optional, path: format!("{path}.typed_config") })
+        Ok(FilterConfig { name: name.into(), source, disabled, is_optional, path })
+    }
+
+    fn router(&self) -> Option<&Any> {
+        match &self.source {
+            FilterSource::Inline(any) if any::type_name(any) == router::Router::full_name() => Some(any),
+            _ => None,
+        }
     }
 }
 
-/// Builds the chain of a route, or with no overrides that of the connection manager; `path` is that of the list of filters.
-///
-/// Filters of which a route says more than "on" or "off" are not among those that are built: the route table refuses such routes.
-pub fn build_chain(filters: &[FilterConfig], overrides: &FilterOverrides, path: &str) -> Result<Chain, ConfigError> {
-    let Some((last, others)) = filters.split_last().filter(|(last, _)| last.type_name == router::Router::full_name())
-    else {
+/// Builds the chain of a connection manager or of an upgrade; `path` is that of the list of filters.
+pub fn build_chain(filters: &[FilterConfig], path: &str) -> Result<Chain, ConfigError> {
+    let end = filters.split_last().and_then(|(last, others)| Some((last, last.router()?, others)));
+    let Some((last, router, others)) = end else {
         return Err(ConfigError::new(path, "the last filter must be the terminal filter envoy.filters.http.router"));
     };
-    let mut chain =
-        Chain { filters: Vec::new(), names: Vec::new(), router: Arc::new(Router::compile(&last.any, &last.path)?) };
+    let router = Arc::new(Router::compile(router, &last.path)?);
+    let mut configured = Vec::with_capacity(others.len());
     for filter in others {
-        if filter.type_name == router::Router::full_name() {
+        if filter.router().is_some() {
             let reason = "envoy.filters.http.router is a terminal filter and must be the last one";
             return Err(ConfigError::new(&filter.path, reason));
         }
         // What a filter says is checked even where it is disabled.
-        let built = build(filter)?;
-        if let Some(built) = built
-            && !overrides.disabled(&filter.name).unwrap_or(filter.disabled)
-        {
-            chain.filters.push(built);
-            chain.names.push(filter.name.clone());
-        }
+        let (type_name, built) = build(filter)?;
+        let (name, disabled) = (filter.name.clone(), filter.disabled);
+        configured.push(Configured { name, type_name, disabled, filter: built });
     }
-    Ok(chain)
+    let filters = configured.iter().filter(|c| !c.disabled).filter_map(|c| c.filter.clone()).collect();
+    Ok(Chain { filters, router, configured: configured.into() })
 }
 
-/// What a filter makes of its configuration: nothing where it has nothing to do.
-fn build(filter: &FilterConfig) -> Result<Option<Arc<dyn HttpFilter>>, ConfigError> {
-    let FilterConfig { type_name, any, path, is_optional, .. } = filter;
-    if type_name == &set_filter_state::Config::full_name() {
-        let filter = SetFilterState::compile(unpack(any, path)?, path).map_err(ConfigError::from)?;
-        return Ok(Some(Arc::new(filter)));
-    }
-    if type_name == &Cors::full_name() {
-        // Its work comes from routes alone.
-        let Cors {} = unpack(any, path)?;
-        return Ok(None);
-    }
-    if type_name == &HttpFault::full_name() {
-        let config: HttpFault = unpack(any, path)?;
-        if config != HttpFault::default() {
-            return Err(unsupported(path, type_name));
+/// What a filter makes of its configuration, and the name of its type.
+fn build(filter: &FilterConfig) -> Result<(&'static str, registry::Built), ConfigError> {
+    let FilterConfig { source, path, is_optional, .. } = filter;
+    match source {
+        FilterSource::Inline(any) => {
+            let type_name = any::type_name(any);
+            match registry::find(&type_name) {
+                Some(known) => Ok((known.type_name, build_known(known, any, filter)?)),
+                None => extension::unknown(&type_name, *is_optional, path).map(|()| ("", None)),
+            }
         }
-        return Ok(None);
+        FilterSource::Discovery(source) => Ok(("", discovered(source, filter)?)),
     }
-    if type_name == &grpc_stats::FilterConfig::full_name() {
-        grpc_stats_without_effect(unpack(any, path)?, path)?;
-        return Ok(None);
-    }
-    if is_telemetry(type_name) {
-        // Once for each type and process: istiod puts them into every chain.
-        static WARNED: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
-        let mut warned = WARNED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !warned.contains(type_name) {
-            tracing::warn!("{path}: {type_name} adds telemetry only and is left out");
-            warned.push(type_name.clone());
-        }
-        return Ok(None);
-    }
-    if *is_optional {
-        tracing::warn!("{path}: {type_name} is not known and left out, as it is optional");
-        return Ok(None);
-    }
-    Err(unsupported(path, type_name))
 }
 
-/// Istio's own filters that no request is changed by.
-fn is_telemetry(type_name: &str) -> bool {
-    matches!(
-        type_name,
-        "io.istio.http.peer_metadata.Config"
-            | "stats.PluginConfig"
-            | "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig"
-    )
+fn build_known(known: &Known, any: &Any, filter: &FilterConfig) -> Result<registry::Built, ConfigError> {
+    let path = &filter.path;
+    match known.role {
+        Role::Build(build) => build(any, path),
+        Role::Adds(missing) => {
+            extension::checked(any, path)?;
+            extension::warn_missing(known.type_name, missing, path);
+            Ok(None)
+        }
+        Role::Guards(refuses_nothing) => {
+            let wire = extension::checked(any, path)?;
+            if refuses_nothing(&wire) {
+                return Ok(None);
+            }
+            if !filter.disabled {
+                extension::warn_closed(known.type_name, CLOSED, path);
+            }
+            Ok(Some(Arc::new(Unsupported::new(&filter.name))))
+        }
+    }
 }
 
-fn grpc_stats_without_effect(config: grpc_stats::FilterConfig, path: &str) -> Result<(), ConfigError> {
-    // The messages it counts are for `istio.stats` and for stats of clusters, neither of which reads them yet.
-    let grpc_stats::FilterConfig {
-        emit_filter_state: _,
-        enable_upstream_stats,
-        replace_dots_in_grpc_service_name: _,
-        per_method_stat_specifier,
-    } = config;
-    if enable_upstream_stats {
-        tracing::warn!("{path}.enable_upstream_stats: gRPC stats are not kept yet");
+/// A filter whose configuration has not come: requests are answered as Envoy does until it has.
+fn discovered(source: &ExtensionConfigSource, filter: &FilterConfig) -> Result<registry::Built, ConfigError> {
+    let closed = extension::discovery(source, filter.is_optional, &filter.path, |type_name| {
+        registry::find(type_name).map(|known| match known.role {
+            Role::Adds(missing) => Discovered::Adds(missing),
+            Role::Build(_) | Role::Guards(_) => Discovered::Acts,
+        })
+    })?;
+    if !closed {
+        return Ok(None);
     }
-    if let Some(grpc_stats::filter_config::PerMethodStatSpecifier::IndividualMethodStatsAllowlist(_)) =
-        per_method_stat_specifier
-    {
-        tracing::warn!("{path}.individual_method_stats_allowlist: gRPC stats are not kept yet");
+    if !filter.disabled {
+        extension::warn_closed("http_filters.config_discovery", CLOSED, &filter.path);
     }
-    Ok(())
+    Ok(Some(Arc::new(Unsupported::new(&filter.name))))
 }
 
 impl Router {
@@ -205,7 +272,7 @@ impl Router {
             suppress_grpc_request_failure_code_stats,
             upstream_http_filters,
             reject_connect_request_early_data,
-        } = unpack(any, path)?;
+        } = any::unpack(any, path)?;
         refuse(&upstream_log, path, "upstream_log")?;
         refuse(&upstream_log_options, path, "upstream_log_options")?;
         refuse(&upstream_http_filters, path, "upstream_http_filters")?;
@@ -241,12 +308,4 @@ impl Router {
             reject_connect_early_data: reject_connect_request_early_data.is_some_and(|v| v.value),
         })
     }
-}
-
-fn unpack<M: Message + Name + Default>(any: &Any, path: &str) -> Result<M, ConfigError> {
-    any::unpack(any, path).map_err(ConfigError::from)
-}
-
-fn unsupported(path: &str, kind: &str) -> ConfigError {
-    ConfigError::new(path, format!("not supported yet: {kind}"))
 }

@@ -202,7 +202,7 @@ pub async fn forward(
                 }
             }
         };
-        host.counts.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        host.state.counts.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         drop(counted);
         tried.push(host.id);
         timed_out = matches!(failure, Failure::Timeout);
@@ -353,9 +353,9 @@ fn count_response(cluster: &Cluster, host: &Host, status: StatusCode, fail: bool
     cluster.stats.upstream_rq_completed.inc();
     cluster.stats.response(status.as_u16());
     if fail {
-        host.counts.errors.fetch_add(1, Relaxed)
+        host.state.counts.errors.fetch_add(1, Relaxed)
     } else {
-        host.counts.successes.fetch_add(1, Relaxed)
+        host.state.counts.successes.fetch_add(1, Relaxed)
     };
 }
 

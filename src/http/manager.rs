@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use http::header;
 use tokio::sync::futures::Notified;
-use waypost_filters::connection::Connection;
+use waypost_filters::connection::{Connection, Direction};
 use waypost_filters::head::{Protocol, Scheme};
 use waypost_filters::stream::WireBytes;
 
@@ -20,6 +20,7 @@ use super::downstream::{Downstream, H1Server};
 use super::h1::{self, H1Error, ParsedRequest, RequestLimits};
 use super::stream::{self, Received};
 use super::watch::Watch;
+use crate::listener::drain::ChainState;
 use crate::listener::serve::Served;
 use crate::net::{Alarm, Io};
 use crate::worker::Worker;
@@ -45,6 +46,8 @@ pub struct HttpConnection {
     pub worker: Rc<Worker>,
     /// Its configuration.
     pub hcm: Arc<HttpConnectionManager>,
+    /// Whether its filter chain serves still.
+    pub chain: Arc<ChainState>,
     /// What is known of it.
     pub info: Arc<Connection>,
     /// When it was given to the connection manager.
@@ -68,7 +71,12 @@ pub struct HttpConnection {
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
 
 impl HttpConnection {
-    fn new(worker: &Rc<Worker>, hcm: &Arc<HttpConnectionManager>, info: Arc<Connection>) -> HttpConnection {
+    fn new(
+        worker: &Rc<Worker>,
+        hcm: &Arc<HttpConnectionManager>,
+        chain: &Arc<ChainState>,
+        info: Arc<Connection>,
+    ) -> HttpConnection {
         let now = Instant::now();
         hcm.stats.downstream_cx_total.inc();
         hcm.stats.downstream_cx_active.inc();
@@ -79,6 +87,7 @@ impl HttpConnection {
         HttpConnection {
             worker: worker.clone(),
             hcm: hcm.clone(),
+            chain: chain.clone(),
             info,
             start: now,
             closing: Cell::new(false),
@@ -121,7 +130,7 @@ impl HttpConnection {
             if self.max_age_at().is_some_and(|at| Instant::now() >= at) {
                 self.hcm.stats.downstream_cx_max_duration_reached.inc();
                 self.closing.set(true);
-            } else if shared.drain.closes(self.worker.random()) {
+            } else if self.drains() {
                 self.hcm.stats.downstream_cx_drain_close.inc();
                 self.closing.set(true);
             } else if shared.overload.disables_keepalive() {
@@ -129,6 +138,12 @@ impl HttpConnection {
             }
         }
         self.closing.get()
+    }
+
+    /// Whether the process drains, or the filter chain.
+    fn drains(&self) -> bool {
+        let (drain, random) = (&self.worker.shared.drain, self.worker.random());
+        drain.closes(self.info.direction == Direction::Inbound, random) || self.chain.closes(drain, random)
     }
 
     /// Tells the HTTP/2 loop to say goodbye.
@@ -183,11 +198,12 @@ impl Drop for HttpConnection {
 pub async fn serve(
     worker: &Rc<Worker>,
     hcm: &Arc<HttpConnectionManager>,
+    chain: &Arc<ChainState>,
     mut io: Io,
     mut read: BytesMut,
     info: Arc<Connection>,
 ) -> Served {
-    let connection = HttpConnection::new(worker, hcm, info);
+    let connection = HttpConnection::new(worker, hcm, chain, info);
     let h2 = match hcm.codec {
         Codec::Http1 => Some(false),
         Codec::Http2 => Some(true),

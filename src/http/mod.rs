@@ -10,6 +10,7 @@ pub mod h1;
 mod h2_request;
 pub mod manager;
 pub mod open;
+pub mod registry;
 pub mod retry;
 pub mod rules;
 pub mod stream;

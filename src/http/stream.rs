@@ -342,6 +342,10 @@ impl Drop for ActiveStream {
             info.bytes_received = bytes.received.load(Relaxed);
             info.bytes_sent = bytes.sent.load(Relaxed);
         }
+        if self.connection.chain.is_closed() {
+            info.flags.set(Flag::DownstreamConnectionTermination);
+            info.details = Some(Cow::Borrowed("downstream_local_disconnect(filter_chain_is_being_removed)"));
+        }
         let took = info.start.elapsed();
         info.timing.complete = Some(took);
         hcm.stats.downstream_rq_active.dec();
@@ -466,11 +470,14 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("envoy overloaded");
         return active.reply(&mut down, None, reply, None).await;
     }
-    if let Err(reply) = mutate_request(&hcm, &hcm.routes.internal_only_headers, &mut active.http) {
+    // One table for the whole request, whatever RDS does meanwhile.
+    let table = hcm.routes.load();
+    let internal_only = table.get().map_or(&[][..], |t| &t.internal_only_headers);
+    if let Err(reply) = mutate_request(&hcm, internal_only, &mut active.http) {
         return active.reply(&mut down, None, *reply, None).await;
     }
     let random = connection.worker.random();
-    let mut route = hcm.routes.find(&active.http, random).cloned();
+    let mut route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
     note_route(&mut active.http.info, route.as_ref());
     active.decorate(route.as_deref());
     let Some(chain) = chain_of(&active.http, &hcm, route.as_deref()) else {
@@ -489,7 +496,9 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         loop {
             match step {
                 Step::Continue => break,
-                Step::Respond(reply) => {
+                Step::Respond(mut reply) => {
+                    // What follows a request that was to become a tunnel is not HTTP.
+                    reply.close |= down.is_h1() && tunnels(&active.http.request);
                     return active.reply(&mut down, Some(&chain), reply, None).await;
                 }
                 Step::Wait(future) => match super::exchange::guard(&mut down, &mut timers, future).await {
@@ -500,9 +509,15 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         }
     }
     if std::mem::take(&mut active.http.reroute) {
-        route = hcm.routes.find(&active.http, random).cloned();
+        route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
         note_route(&mut active.http.info, route.as_ref());
+        if let Some(details) = route.as_ref().and_then(|r| chain.closed_on(&r.filters)) {
+            let mut reply = LocalReply::new(StatusCode::INTERNAL_SERVER_ERROR, details).flag(Flag::NoFilterConfigFound);
+            reply.close = down.is_h1() && tunnels(&active.http.request);
+            return active.reply(&mut down, Some(&chain), reply, None).await;
+        }
     }
+    drop(table);
     let Some(route) = route else {
         hcm.stats.no_route.inc();
         let mut reply = LocalReply::new(StatusCode::NOT_FOUND, "route_not_found").flag(Flag::NoRouteFound);
@@ -545,23 +560,34 @@ pub fn note_route(info: &mut StreamInfo, route: Option<&Arc<Route>>) {
     }
 }
 
-/// The filter chain of a request. None where it asks for an upgrade that is not allowed.
+/// Whether a request asks for a tunnel or an upgrade.
+fn tunnels(request: &RequestHead) -> bool {
+    request.is_connect() || request.upgrade.is_some()
+}
+
+/// The filter chain of a request, as its route wants it. None where it asks for an upgrade that is not allowed.
 pub fn chain_of(
     stream: &HttpStream,
     hcm: &super::config::HttpConnectionManager,
     route: Option<&Route>,
 ) -> Option<Arc<Chain>> {
-    let kind: &[u8] = match &stream.request.upgrade {
-        Some(kind) => kind.as_bytes(),
+    let kind: Option<&[u8]> = match &stream.request.upgrade {
+        Some(kind) => Some(kind.as_bytes()),
         // A CONNECT that no route takes is a 404, not a refused upgrade.
-        None if stream.request.is_connect() && route.is_some() => b"CONNECT",
-        None => return Some(hcm.chain.clone()),
+        None if stream.request.is_connect() && route.is_some() => Some(b"CONNECT"),
+        None => None,
     };
-    let of_route = route.and_then(|r| match &r.action {
-        Action::Forward(f) => f.upgrades.get(kind).map(|u| u.enabled),
-        _ => None,
-    });
-    hcm.upgrade(kind, of_route).cloned()
+    let chain = match kind {
+        None => &hcm.chain,
+        Some(kind) => {
+            let of_route = route.and_then(|r| match &r.action {
+                Action::Forward(f) => f.upgrades.get(kind).map(|u| u.enabled),
+                _ => None,
+            });
+            hcm.upgrade(kind, of_route)?
+        }
+    };
+    Some(route.and_then(|r| chain.on_route(&r.filters)).unwrap_or_else(|| chain.clone()))
 }
 
 impl ActiveStream {

@@ -15,6 +15,7 @@ use super::exchange::{self, Timers};
 use super::failure::{connect_reply, reset_reply};
 use super::filters::Chain;
 use super::forward::bare;
+use super::manager::HttpConnection;
 use super::stream::ActiveStream;
 use super::upstream::Upstream;
 use crate::cluster::connect::{ConnectError, Sharing, connect, passthrough};
@@ -79,7 +80,8 @@ pub async fn terminate(
     if flushed.is_ok()
         && let Some((mut io, early)) = down.into_raw()
     {
-        let pumped = pump(&mut io, &mut up, early, limits(&timers)).await;
+        let connection = active.connection.clone();
+        let pumped = pump(&mut io, &mut up, early, limits(&timers, &connection)).await;
         ended(active, pumped, &mut io, &mut up);
     }
     drop((counted, connected.upstream));
@@ -105,8 +107,9 @@ fn accept(active: &mut ActiveStream, down: &mut Downstream<'_>, chain: &Chain, p
     active.send_head(down, Some(chain), false);
 }
 
-fn limits(timers: &Timers) -> Limits {
-    Limits { idle: timers.idle, until: [timers.duration_at, timers.upstream_duration_at].into_iter().flatten().min() }
+fn limits<'a>(timers: &Timers, connection: &'a HttpConnection) -> Limits<'a> {
+    let until = [timers.duration_at, timers.upstream_duration_at].into_iter().flatten().min();
+    Limits { idle: timers.idle, until, closed: Some(connection.chain.closed()) }
 }
 
 /// The internal hop of a waypoint: the CONNECT stream itself becomes the internal listener's connection.
@@ -223,7 +226,8 @@ pub async fn upgraded(
     if flushed.is_ok()
         && let (Some((mut io, early)), Some((mut upstream, keep))) = (down.into_raw(), up.into_raw())
     {
-        let pumped = pump(&mut io, &mut upstream, early, limits(&timers)).await;
+        let connection = active.connection.clone();
+        let pumped = pump(&mut io, &mut upstream, early, limits(&timers, &connection)).await;
         ended(active, pumped, &mut io, &mut upstream);
         drop(keep);
     }
@@ -271,5 +275,7 @@ fn ended(active: &mut ActiveStream, pumped: Pumped, down: &mut Io, up: &mut Io) 
         }
         End::Idle => info.flags.set(Flag::StreamIdleTimeout),
         End::Expired => info.flags.set(Flag::DurationTimeout),
+        // Noted for whatever a closed filter chain had open.
+        End::Closed => {}
     }
 }

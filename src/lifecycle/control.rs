@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use waypost_filters::connection::Direction;
 
 use super::{ServerState, Stage};
+use crate::listener::Stopped;
 use crate::worker::{Command, Shared};
 
 /// How often a draining process looks whether its connections are gone: soon enough that nobody waits for it, and cheap.
@@ -51,8 +51,10 @@ impl Control {
         self.shared.workers.get().into_iter().flatten().map(|w| w.load.load(Relaxed)).sum()
     }
 
-    /// Closes the listening sockets.
-    pub fn stop_listening(&self) {
+    /// Closes listening sockets for good.
+    pub fn stop_listening(&self, which: Stopped) {
+        let count = self.shared.stats.counter("listener_manager.listener_stopped");
+        count.add(self.shared.listeners.stop(which).len() as u64);
         for worker in self.shared.workers.get().into_iter().flatten() {
             // A worker that is gone listens no more.
             let _ = worker.sender.send(Command::StopListening);
@@ -61,26 +63,24 @@ impl Control {
 
     /// `/drain_listeners`. With `graceful` the sockets close after the drain time, with `skip_exit` never. Must run on a tokio runtime.
     pub fn drain_listeners(self: &Arc<Self>, graceful: bool, skip_exit: bool, inbound_only: bool) {
-        if inbound_only && !self.shared.listeners.load().all.iter().any(|l| l.direction == Direction::Inbound) {
-            return;
-        }
-        if inbound_only
-            && self.shared.listeners.load().all.iter().any(|l| l.direction != Direction::Inbound && !l.internal)
-        {
-            tracing::warn!(target: "admin", "inboundonly: listeners of all directions are drained");
-        }
-        self.shared.drain.begin();
+        let which = if inbound_only {
+            self.shared.drain.begin_inbound();
+            Stopped::Inbound
+        } else {
+            self.shared.drain.begin();
+            Stopped::All
+        };
         if skip_exit {
             return;
         }
         if !graceful {
-            self.stop_listening();
+            self.stop_listening(which);
             return;
         }
         let control = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(control.shared.drain.time()).await;
-            control.stop_listening();
+            control.stop_listening(which);
         });
     }
 
@@ -117,7 +117,7 @@ impl Control {
     pub async fn drain_and_quit(self: Arc<Self>) {
         self.stage.set(ServerState::Draining);
         self.shared.drain.begin();
-        self.stop_listening();
+        self.stop_listening(Stopped::All);
         for worker in self.shared.workers.get().into_iter().flatten() {
             // A worker that is gone has no clients.
             let _ = worker.sender.send(Command::CloseIdle);

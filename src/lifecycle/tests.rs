@@ -1,11 +1,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-
 use super::{Control, Drain, DrainStrategy, ServerState, Stage, gradually};
 use crate::cluster::ClusterTable;
-use crate::listener::ListenerSet;
 use crate::worker::{Command, LoadGuard, Shared, WorkerHandle};
 
 #[test]
@@ -19,17 +16,26 @@ fn a_gradual_drain_closes_ever_more() {
 fn draining_and_failing_health_checks_end_on_their_own() {
     let drain = Drain::new(DrainStrategy::Gradual, Duration::from_secs(3600));
     let told = drain.subscribe();
-    assert!(!drain.closes(0) && !*told.borrow());
+    assert!(!drain.closes(true, 0) && !*told.borrow());
     drain.begin();
-    assert!(drain.is_on() && *told.borrow() && !drain.closes(u64::MAX / 3_600_000 * 3_600_000 - 1));
+    assert!(drain.is_on() && *told.borrow() && !drain.closes(true, u64::MAX / 3_600_000 * 3_600_000 - 1));
     drain.fail_health_checks();
-    assert!(drain.closes(u64::MAX / 3_600_000 * 3_600_000 - 1));
+    assert!(drain.closes(true, u64::MAX / 3_600_000 * 3_600_000 - 1));
     drain.cancel();
     assert!(drain.is_on() && !drain.fails_health_checks() && *told.borrow());
     let failing = Drain::default();
     failing.fail_health_checks();
     failing.cancel();
-    assert!(!failing.is_on() && !failing.closes(0));
+    assert!(!failing.is_on() && !failing.closes(true, 0));
+}
+
+#[test]
+fn an_inbound_drain_spares_other_connections() {
+    let drain = Drain::new(DrainStrategy::Immediate, Duration::from_secs(3600));
+    drain.begin_inbound();
+    assert!(drain.is_on() && drain.closes(true, 0) && !drain.closes(false, 0));
+    drain.begin();
+    assert!(drain.closes(false, 0));
 }
 
 #[test]
@@ -58,7 +64,7 @@ fn control(
     let worker = WorkerHandle { sender, load: Arc::default() };
     let shared = Shared {
         clusters: ClusterTable::default(),
-        listeners: ArcSwap::from_pointee(ListenerSet::default()),
+        listeners: Default::default(),
         stats: Arc::default(),
         drain: Drain::new(strategy, time),
         workers: OnceLock::from(vec![worker.clone()]),
@@ -107,8 +113,7 @@ fn drain_listeners_closes_sockets_unless_told_otherwise() {
         assert!(matches!(commands.recv().await, Some(Command::StopListening)));
         control.drain_listeners(false, false, false);
         assert!(matches!(commands.try_recv(), Ok(Command::StopListening)));
-        // There is no inbound listener.
         control.drain_listeners(false, false, true);
-        assert!(commands.try_recv().is_err());
+        assert!(matches!(commands.try_recv(), Ok(Command::StopListening)));
     });
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use waypost_filters::address::Address;
 use waypost_filters::connection::Connection;
 
-use super::{Handover, Listener, serve};
+use super::{Handover, ListenSocket, Listener, serve};
 use crate::net::Io;
 use crate::worker::{Command, LoadGuard, Worker};
 
@@ -17,63 +17,63 @@ use crate::worker::{Command, LoadGuard, Worker};
 const ACCEPT_ERROR_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Serves a listening TCP socket.
-pub fn listen(worker: &Rc<Worker>, listener: Arc<Listener>, socket: std::net::TcpListener) {
+pub fn listen(worker: &Rc<Worker>, to: Arc<ListenSocket>, socket: std::net::TcpListener) {
     let socket = match TcpListener::from_std(socket) {
         Ok(s) => s,
         Err(e) => {
-            tracing::error!("listener {}: {e}", listener.name);
+            tracing::error!("listener {}: {e}", to.listener.load().name);
             return;
         }
     };
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        while !worker.stopped.get() {
+        while !to.is_closed() {
             let stream = tokio::select! {
                 biased;
-                () = worker.stop_listening.notified() => return,
+                () = worker.stop_listening.notified() => continue,
                 accepted = socket.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(e) => {
-                        tracing::warn!("listener {}: accept: {e}", listener.name);
+                        tracing::warn!("listener {}: accept: {e}", to.listener.load().name);
                         tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
                         continue;
                     }
                 },
             };
+            let listener = to.listener.load_full();
             if let Some(stream) = balance(&worker, &listener, stream) {
-                accepted(&worker, listener.clone(), stream);
+                accepted(&worker, listener, stream);
             }
         }
     });
 }
 
 /// Serves a listening Unix socket.
-pub fn listen_unix(worker: &Rc<Worker>, listener: Arc<Listener>, socket: std::os::unix::net::UnixListener) {
+pub fn listen_unix(worker: &Rc<Worker>, to: Arc<ListenSocket>, socket: std::os::unix::net::UnixListener) {
     let socket = match UnixListener::from_std(socket) {
         Ok(s) => s,
         Err(e) => {
-            tracing::error!("listener {}: {e}", listener.name);
+            tracing::error!("listener {}: {e}", to.listener.load().name);
             return;
         }
     };
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        while !worker.stopped.get() {
+        while !to.is_closed() {
             let stream = tokio::select! {
                 biased;
-                () = worker.stop_listening.notified() => return,
+                () = worker.stop_listening.notified() => continue,
                 accepted = socket.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(e) => {
-                        tracing::warn!("listener {}: accept: {e}", listener.name);
+                        tracing::warn!("listener {}: accept: {e}", to.listener.load().name);
                         tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
                         continue;
                     }
                 },
             };
-            let local = listener.addresses.first().cloned().unwrap_or(Address::Pipe("".into()));
-            let connection = Connection::new(local, Address::Pipe("".into()));
-            start(&worker, listener.clone(), Io::Unix(stream), connection);
+            let connection = Connection::new(to.address.clone(), Address::Pipe("".into()));
+            start(&worker, to.listener.load_full(), Io::Unix(stream), connection);
         }
     });
 }

@@ -1,55 +1,127 @@
 //! `config.listener.v3.Listener` → [`Listener`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use arc_swap::ArcSwap;
 use waypost_filters::address::Address;
 use waypost_filters::connection::Direction;
-use waypost_filters::filter::NetworkFilter;
 use waypost_filters::listener::{http_inspector, original_dst, tls_inspector};
-use waypost_filters::network::set_filter_state::SetFilterState;
 use waypost_xds::any;
 use waypost_xds::envoy::config::core::v3::{self as core, transport_socket::ConfigType as SocketConfig};
 use waypost_xds::envoy::config::listener::v3;
-use waypost_xds::envoy::config::listener::v3::{filter, listener as l, listener_filter};
-use waypost_xds::envoy::extensions::filters::network as net;
+use waypost_xds::envoy::config::listener::v3::{listener as l, listener_filter};
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 
 use super::chain_match::{ChainMatch, FilterDisabled};
-use super::{FilterChain, Listener, ListenerFilter, ListenerStats, Terminal};
+use super::identity::{self, ChainKey, ChainProtos, Digest, Identity};
+use super::{Chains, FilterChain, Listener, ListenerFilter, ListenerStats, network};
 use crate::config::convert::{address, bool_of, timeout, timeout_or, u32_of};
 use crate::config::{ConfigError, Context, refuse};
-use crate::http::config::HttpConnectionManager;
 use crate::net::socket::{DEFAULT_BACKLOG, ListenOptions};
-use crate::tcp_proxy::TcpProxy;
 use crate::tcp_proxy::compile::access_logs;
 use crate::tls::ServerTls;
 
 /// Envoy: `listener_filters_timeout` is 15 s unless it is set.
 const FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Istio's network filters that only add telemetry: a connection without them is served all the same.
-const ONLY_TELEMETRY: [&str; 2] = ["envoy.tcp.metadataexchange.config.MetadataExchange", "stats.PluginConfig"];
+/// A listener, and what it was compiled from.
+pub struct Compiled {
+    /// The listener. It has no sockets yet.
+    pub listener: Arc<Listener>,
+    /// What tells it from an update.
+    pub identity: Identity,
+}
 
-/// Compiles a listener. It has no sockets yet.
-pub fn compile(proto: v3::Listener, cx: &Context<'_>, path: &str) -> Result<Arc<Listener>, ConfigError> {
+/// Chains that have been compiled before, by what they were compiled from.
+#[derive(Default)]
+pub struct Known {
+    /// Chains that can be used as they are, connections and all.
+    same: HashMap<ChainKey, Arc<FilterChain>>,
+    /// Chains whose parts can be used.
+    parts: HashMap<Digest, Arc<FilterChain>>,
+    /// How chains were chosen: where none of them has come, gone or moved, that is the same.
+    choices: Vec<(Digest, Arc<ChainMatch>)>,
+}
+
+impl Known {
+    /// Adds chains; `kept` if those that are found again keep their connections.
+    pub fn add(&mut self, chains: &Chains, kept: bool) {
+        self.choices.push((chains.choice, chains.chain_match.clone()));
+        for chain in &chains.all {
+            if kept {
+                self.same.entry(chain.key).or_insert_with(|| chain.clone());
+            }
+            self.parts.entry(chain.key.body).or_insert_with(|| chain.clone());
+        }
+    }
+}
+
+/// Compiles a listener.
+pub fn compile(mut proto: v3::Listener, cx: &Context<'_>, path: &str) -> Result<Compiled, ConfigError> {
+    let (identity, protos) = identity::split(&mut proto);
+    let chains = chains(protos, &mut Known::default(), cx, path)?;
+    Ok(Compiled { listener: listener(proto, chains, cx, path)?, identity })
+}
+
+/// Compiles the filter chains of a listener, but for those that are known.
+pub(super) fn chains(
+    protos: ChainProtos,
+    known: &mut Known,
+    cx: &Context<'_>,
+    path: &str,
+) -> Result<Chains, ConfigError> {
+    let ChainProtos { chains, default, matcher, keys, choice } = protos;
+    let chain_match = match known.choices.iter().find(|(c, _)| *c == choice) {
+        Some((_, same)) => same.clone(),
+        None => Arc::new(ChainMatch::compile(&chains, default.is_some(), matcher.as_ref(), path)?),
+    };
+    let mut all = Vec::with_capacity(keys.len());
+    let places = (0..chains.len()).map(Some).chain([None]);
+    for ((place, proto), key) in places.zip(chains.into_iter().chain(default)).zip(keys) {
+        // Taken out: of two chains that are the same, each has connections of its own.
+        if let Some(same) = known.same.remove(&key) {
+            all.push(same);
+        } else if let Some(known) = known.parts.get(&key.body) {
+            all.push(Arc::new(known.renewed(key)));
+        } else {
+            let path = match place {
+                Some(i) => format!("{path}.filter_chains[{i}]"),
+                None => format!("{path}.default_filter_chain"),
+            };
+            all.push(Arc::new(chain(proto, key, cx, &path)?));
+        }
+    }
+    if all.is_empty() {
+        return Err(ConfigError::new(format!("{path}.filter_chains"), "expected at least one filter chain"));
+    }
+    Ok(Chains { all, chain_match, choice })
+}
+
+/// Compiles all of a listener but its filter chains, which have been taken out.
+pub(super) fn listener(
+    proto: v3::Listener,
+    chains: Chains,
+    cx: &Context<'_>,
+    path: &str,
+) -> Result<Arc<Listener>, ConfigError> {
     let v3::Listener {
         name,
         address: first,
         additional_addresses,
         stat_prefix,
         stats_matcher: _, // which of the listener's stats are kept; they all are
-        filter_chains,
+        filter_chains: _, // taken out
         fcds_config,
-        filter_chain_matcher,
+        filter_chain_matcher: _, // taken out
         use_original_dst,
-        default_filter_chain,
+        default_filter_chain: _,              // taken out
         per_connection_buffer_limit_bytes: _, // a stream holds less than Envoy's default, which no configuration makes smaller than we do
         per_connection_buffer_high_watermark_timeout,
         metadata: _, // for logs of extensions that we do not have
         deprecated_v1,
-        drain_type: _, // without updates there is nothing to drain but the process
+        drain_type: _, // MODIFY_ONLY spares connections when health checks fail; they are not spared
         listener_filters,
         listener_filters_timeout,
         continue_on_listener_filters_timeout,
@@ -108,8 +180,6 @@ pub fn compile(proto: v3::Listener, cx: &Context<'_>, path: &str) -> Result<Arc<
         )?
     };
     let exact_balance = balance(connection_balance_config, path)?;
-    let chain_match =
-        ChainMatch::compile(&filter_chains, default_filter_chain.is_some(), filter_chain_matcher.as_ref(), path)?;
     let shown = addresses.first().map(ToString::to_string).unwrap_or_default();
     let name: Arc<str> = if name.is_empty() { shown.as_str().into() } else { name.into() };
     let stat_name = if !stat_prefix.is_empty() {
@@ -119,24 +189,12 @@ pub fn compile(proto: v3::Listener, cx: &Context<'_>, path: &str) -> Result<Arc<
     } else {
         shown.replace(':', "_")
     };
-    let mut chains = Vec::new();
-    for (i, chain) in filter_chains.into_iter().enumerate() {
-        chains.push(self::chain(chain, cx, &format!("{path}.filter_chains[{i}]"))?);
-    }
-    if let Some(chain) = default_filter_chain {
-        chains.push(self::chain(chain, cx, &format!("{path}.default_filter_chain"))?);
-    }
-    if chains.is_empty() {
-        return Err(ConfigError::new(format!("{path}.filter_chains"), "expected at least one filter chain"));
-    }
-    let tls = chains.iter().any(|c| c.tls.is_some());
-    Ok(Arc::new(Listener {
+    let listener = Arc::new(Listener {
         addresses,
         options,
         bind,
         internal,
-        chains,
-        chain_match,
+        chains: ArcSwap::from_pointee(chains),
         filters: filters(listener_filters, internal, path)?,
         filters_timeout: timeout_or(
             listener_filters_timeout,
@@ -151,9 +209,12 @@ pub fn compile(proto: v3::Listener, cx: &Context<'_>, path: &str) -> Result<Arc<
         },
         access_logs: access_logs(access_log, cx, &format!("{path}.access_log"))?,
         exact_balance,
-        stats: ListenerStats::new(cx.stats, &stat_name, tls),
+        stats: ListenerStats::new(cx.stats, &stat_name),
+        stat_name: stat_name.into(),
         name,
-    }))
+    });
+    listener.count_tls(cx.stats, &listener.chains.load());
+    Ok(listener)
 }
 
 fn listen_options(backlog: Option<u32>, reuse_port: bool, first: Option<&core::Address>) -> ListenOptions {
@@ -246,7 +307,7 @@ fn filters(
         .collect()
 }
 
-fn chain(proto: v3::FilterChain, cx: &Context<'_>, path: &str) -> Result<Arc<FilterChain>, ConfigError> {
+fn chain(proto: v3::FilterChain, key: ChainKey, cx: &Context<'_>, path: &str) -> Result<FilterChain, ConfigError> {
     let v3::FilterChain {
         filter_chain_match: _, // compiled with the others of its listener
         filters,
@@ -259,93 +320,19 @@ fn chain(proto: v3::FilterChain, cx: &Context<'_>, path: &str) -> Result<Arc<Fil
     if bool_of(use_proxy_proto) == Some(true) {
         return Err(ConfigError::unsupported(format!("{path}.use_proxy_proto")));
     }
-    let mut network: Vec<Box<dyn NetworkFilter>> = Vec::new();
-    let mut network_names = Vec::new();
-    let mut terminal = None;
-    let count = filters.len();
-    for (i, v3::Filter { name, config_type }) in filters.into_iter().enumerate() {
-        let path = format!("{path}.filters[{i}]");
-        let config = match config_type {
-            Some(filter::ConfigType::TypedConfig(c)) => c,
-            Some(filter::ConfigType::ConfigDiscovery(_)) => {
-                return Err(ConfigError::unsupported(format!("{path}.config_discovery")));
-            }
-            None => {
-                return Err(ConfigError::new(
-                    format!("{path}.typed_config"),
-                    format!("expected a configuration of {name}"),
-                ));
-            }
-        };
-        let path = format!("{path}.typed_config");
-        let last = i + 1 == count;
-        match network_filter(&config, cx, &path)? {
-            Some(Kind::Terminal(_)) if !last => {
-                return Err(ConfigError::new(path, format!("{name} has to be the last filter of its chain")));
-            }
-            Some(Kind::Terminal(t)) => terminal = Some(t),
-            Some(Kind::Before(f)) if !last => {
-                network.push(f);
-                network_names.push(name.into());
-            }
-            Some(Kind::Before(_)) | None if last => {
-                return Err(ConfigError::new(path, format!("{name} cannot be the last filter of its chain")));
-            }
-            Some(Kind::Before(_)) | None => {}
-        }
-    }
-    Ok(Arc::new(FilterChain {
+    let (network, terminal) = network::compile(filters, cx, path)?;
+    Ok(FilterChain {
+        key,
+        state: Arc::default(),
         name: name.into(),
         tls: transport(transport_socket, cx, &format!("{path}.transport_socket"))?,
         handshake_timeout: timeout(
             transport_socket_connect_timeout,
             &format!("{path}.transport_socket_connect_timeout"),
         )?,
-        network,
-        network_names,
-        terminal: terminal.unwrap_or(Terminal::Nothing),
-    }))
-}
-
-enum Kind {
-    Before(Box<dyn NetworkFilter>),
-    Terminal(Terminal),
-}
-
-/// Compiles a network filter; none for one that only adds telemetry, which is left out with a warning.
-fn network_filter(
-    config: &waypost_xds::google::protobuf::Any,
-    cx: &Context<'_>,
-    path: &str,
-) -> Result<Option<Kind>, ConfigError> {
-    let kind = any::type_name(config);
-    let found = match kind.as_str() {
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
-            Kind::Terminal(Terminal::Http(HttpConnectionManager::compile(any::unpack(config, path)?, cx, path)?))
-        }
-        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
-            Kind::Terminal(Terminal::Tcp(TcpProxy::compile(any::unpack(config, path)?, cx, path)?))
-        }
-        "envoy.extensions.filters.network.echo.v3.Echo" => {
-            let net::echo::v3::Echo {} = any::unpack(config, path)?;
-            Kind::Terminal(Terminal::Echo)
-        }
-        "envoy.extensions.filters.network.direct_response.v3.Config" => {
-            let net::direct_response::v3::Config { response } = any::unpack(config, path)?;
-            let body =
-                response.map(|r| crate::config::convert::data_source(r, &format!("{path}.response"))).transpose()?;
-            Kind::Terminal(Terminal::DirectResponse(Bytes::from(body.unwrap_or_default())))
-        }
-        "envoy.extensions.filters.network.set_filter_state.v3.Config" => {
-            Kind::Before(Box::new(SetFilterState::compile(any::unpack(config, path)?, path)?))
-        }
-        other if ONLY_TELEMETRY.contains(&other) => {
-            tracing::warn!("{path}: {other} adds telemetry only and is not supported yet");
-            return Ok(None);
-        }
-        other => return Err(ConfigError::unsupported(format!("{path}: {other}"))),
-    };
-    Ok(Some(found))
+        network: network.into(),
+        terminal,
+    })
 }
 
 fn transport(

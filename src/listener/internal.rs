@@ -15,9 +15,10 @@ use waypost_filters::filter::NetworkStep;
 use waypost_filters::filter_state::FilterState;
 use waypost_filters::metadata::Metadata;
 
+use super::network::Named;
 use super::serve::{choose, refuse, serve};
 use super::{Handover, Listener, StreamHandover, Terminal, inspect, internal_connection};
-use crate::cluster::connect::{ConnectError, Guard};
+use crate::cluster::connect::{ConnectError, FarSide, Guard};
 use crate::net::Io;
 use crate::worker::{Command, LoadGuard, Worker, WorkerHandle};
 
@@ -110,14 +111,17 @@ pub async fn connect(
             listener.stats.downstream_cx_total.inc();
             let active = super::serve::Active::new(&listener, std::time::Instant::now());
             connection.filter_chain = chain.name.clone();
-            for filter in &chain.network {
+            for Named { filter, .. } in chain.network.iter() {
                 if let NetworkStep::Close(_) = filter.on_new_connection(&mut connection) {
                     return Err(ConnectError::Terminated);
                 }
             }
             let opened = Box::pin(crate::tcp_proxy::open_fused(worker, proxy, Arc::new(connection))).await;
             return match opened {
-                Ok((io, session)) => Ok((io, Some(Box::new((session, active))))),
+                Ok((io, session)) => {
+                    let session = Box::new((session, active));
+                    Ok((io, Some(FarSide { chain: chain.state.clone(), session })))
+                }
                 Err(_) => Err(ConnectError::Terminated),
             };
         }

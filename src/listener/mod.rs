@@ -3,25 +3,35 @@
 pub mod accept;
 pub mod chain_match;
 pub mod compile;
+pub mod drain;
+pub mod identity;
 pub mod inspect;
 pub mod internal;
+pub mod manager;
+pub mod network;
 pub mod serve;
+mod set;
+mod socket;
 
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use waypost_filters::access_log::AccessLog;
 use waypost_filters::address::Address;
 use waypost_filters::connection::{Connection, Direction};
-use waypost_filters::filter::NetworkFilter;
 use waypost_filters::filter_state::FilterState;
 use waypost_filters::listener::tls_inspector::TlsInspector;
 use waypost_filters::metadata::Metadata;
 
 use self::chain_match::{ChainMatch, FilterDisabled};
+use self::drain::ChainState;
+use self::identity::{ChainKey, Digest};
+use self::network::Named;
+pub use self::set::{ListenerSet, Listeners, Stopped};
+pub use self::socket::ListenSocket;
 use crate::http::config::HttpConnectionManager;
 use crate::net::Io;
 use crate::net::socket::ListenOptions;
@@ -30,19 +40,12 @@ use crate::tcp_proxy::TcpProxy;
 use crate::tls::{ServerTls, TlsStats};
 use crate::worker::{LoadGuard, Worker};
 
-/// All listeners of the process.
-#[derive(Default)]
-pub struct ListenerSet {
-    /// In the order of the configuration.
-    pub all: Vec<Arc<Listener>>,
-    /// Internal ones by name.
-    pub internal: HashMap<Arc<str>, Arc<Listener>>,
-}
-
-/// A listener as it is now (`config.listener.v3.Listener`).
+/// A listener (`config.listener.v3.Listener`). Its filter chains may change; for all else that does, another takes its place.
 pub struct Listener {
     /// `name`, or the address where there is none.
     pub name: Arc<str>,
+    /// What its counters are named after.
+    pub stat_name: Arc<str>,
     /// `address` and `additional_addresses`; none for an internal listener.
     pub addresses: Vec<Address>,
     /// What its sockets are opened with.
@@ -51,10 +54,8 @@ pub struct Listener {
     pub bind: bool,
     /// `internal_listener`.
     pub internal: bool,
-    /// `filter_chains`, then `default_filter_chain`.
-    pub chains: Vec<Arc<FilterChain>>,
-    /// Which of them takes a connection.
-    pub chain_match: ChainMatch,
+    /// The filter chains at the moment.
+    pub chains: ArcSwap<Chains>,
     /// `listener_filters`, each with where it is disabled.
     pub filters: Vec<(ListenerFilter, FilterDisabled)>,
     /// `listener_filters_timeout`: 15 s unless it is set, none for 0.
@@ -71,6 +72,16 @@ pub struct Listener {
     pub stats: ListenerStats,
 }
 
+/// The filter chains of a listener.
+pub struct Chains {
+    /// `filter_chains`, then `default_filter_chain`.
+    pub all: Vec<Arc<FilterChain>>,
+    /// Which of them takes a connection.
+    pub chain_match: Arc<ChainMatch>,
+    /// What `chain_match` was compiled from.
+    pub choice: Digest,
+}
+
 /// A listener filter.
 pub enum ListenerFilter {
     /// `envoy.filters.listener.original_dst`.
@@ -81,8 +92,13 @@ pub enum ListenerFilter {
     HttpInspector,
 }
 
-/// A filter chain (`config.listener.v3.FilterChain`).
+/// A filter chain (`config.listener.v3.FilterChain`). It is compiled from its own message alone, and from nothing of its listener: chains whose
+/// messages are the same are the same.
 pub struct FilterChain {
+    /// What it was compiled from.
+    pub key: ChainKey,
+    /// Whether it serves still; its connections hold this.
+    pub state: Arc<ChainState>,
     /// `name`.
     pub name: Arc<str>,
     /// `transport_socket`, where it is TLS.
@@ -90,14 +106,28 @@ pub struct FilterChain {
     /// `transport_socket_connect_timeout`; none unless it is set.
     pub handshake_timeout: Option<Duration>,
     /// Network filters in front of the last.
-    pub network: Vec<Box<dyn NetworkFilter>>,
-    /// Their names, in the same order.
-    pub network_names: Vec<Arc<str>>,
+    pub network: Arc<[Named]>,
     /// The last one.
     pub terminal: Terminal,
 }
 
+impl FilterChain {
+    /// The same chain for other connections: what is asked of those of this one is not asked of its.
+    pub fn renewed(&self, key: ChainKey) -> FilterChain {
+        FilterChain {
+            key,
+            state: Arc::default(),
+            name: self.name.clone(),
+            tls: self.tls.clone(),
+            handshake_timeout: self.handshake_timeout,
+            network: self.network.clone(),
+            terminal: self.terminal.clone(),
+        }
+    }
+}
+
 /// The network filter that takes the bytes.
+#[derive(Clone)]
 pub enum Terminal {
     /// `envoy.filters.network.http_connection_manager`.
     Http(Arc<HttpConnectionManager>),
@@ -123,13 +153,14 @@ pub struct ListenerStats {
     pub downstream_pre_cx_timeout: Counter,
     pub no_filter_chain_match: Counter,
     pub downstream_listener_filter_error: Counter,
-    /// `ssl.…`
-    pub ssl: Option<TlsStats>,
+    /// `ssl.…`, from when a chain with TLS came.
+    pub ssl: OnceLock<TlsStats>,
 }
 
 impl ListenerStats {
-    /// Handles for the listener whose stat name is given (`0.0.0.0_15008`, `envoy_internal_main_internal`).
-    pub fn new(store: &Store, name: &str, tls: bool) -> ListenerStats {
+    /// Handles for the listener whose stat name is given (`0.0.0.0_15008`, `envoy_internal_main_internal`). Another listener of that name goes on
+    /// counting where the last one was.
+    pub fn new(store: &Store, name: &str) -> ListenerStats {
         let counter = |n: &str| store.counter(&format!("listener.{name}.{n}"));
         let gauge = |n: &str| store.gauge(&format!("listener.{name}.{n}"));
         ListenerStats {
@@ -142,7 +173,17 @@ impl ListenerStats {
             downstream_pre_cx_timeout: counter("downstream_pre_cx_timeout"),
             no_filter_chain_match: counter("no_filter_chain_match"),
             downstream_listener_filter_error: counter("downstream_listener_filter_error"),
-            ssl: tls.then(|| TlsStats::new(store, &format!("listener.{name}."))),
+            ssl: OnceLock::new(),
+        }
+    }
+}
+
+impl Listener {
+    /// Counts handshakes, where there are any to come.
+    fn count_tls(&self, store: &Store, chains: &Chains) {
+        if chains.all.iter().any(|c| c.tls.is_some()) {
+            let ssl = self.stats.ssl.get_or_init(|| TlsStats::server(store, &format!("listener.{}.", self.stat_name)));
+            chains.all.iter().filter_map(|c| c.tls.as_ref()).for_each(|tls| tls.follow(ssl));
         }
     }
 }

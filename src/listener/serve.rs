@@ -12,7 +12,9 @@ use waypost_filters::format::FormatContext;
 use waypost_filters::head::Protocol;
 use waypost_filters::stream::StreamInfo;
 
+use super::drain::until_closed;
 use super::inspect::{self, Refused};
+use super::network::Named;
 use super::{FilterChain, Listener, Terminal};
 use crate::net::Io;
 use crate::net::alarm::timeout_at;
@@ -59,7 +61,7 @@ pub async fn serve(
     connection.filter_chain = chain.name.clone();
     if let Some(tls) = &chain.tls {
         let io_with_bytes = io.with_prefix(read.split().freeze());
-        let handshake = crate::tls::accept(tls, io_with_bytes, stats.ssl.as_ref());
+        let handshake = crate::tls::accept(tls, io_with_bytes, stats.ssl.get());
         match timeout_at(chain.handshake_timeout.map(|t| start + t), handshake).await {
             Some(Ok((stream, session))) => {
                 io = stream;
@@ -78,20 +80,27 @@ pub async fn serve(
             }
         }
     }
-    for filter in &chain.network {
+    for Named { filter, .. } in chain.network.iter() {
         if let NetworkStep::Close(reason) = filter.on_new_connection(&mut connection) {
             log(listener, &Arc::new(connection), Served::default(), None, Some(reason.as_ref().into()));
             return io.break_off();
         }
     }
     let connection = Arc::new(connection);
-    let served = match &chain.terminal {
-        Terminal::Http(hcm) => crate::http::manager::serve(worker, hcm, io, read, connection.clone()).await,
-        Terminal::Tcp(proxy) => crate::tcp_proxy::serve(worker, proxy, io, read.freeze(), connection.clone()).await,
-        Terminal::Echo => echo(io, read).await,
-        Terminal::DirectResponse(body) => direct_response(io, body.clone()).await,
-        Terminal::Nothing => Served::default(),
-    };
+    let serving = std::pin::pin!(async {
+        match &chain.terminal {
+            Terminal::Http(hcm) => {
+                crate::http::manager::serve(worker, hcm, &chain.state, io, read, connection.clone()).await
+            }
+            Terminal::Tcp(proxy) => {
+                crate::tcp_proxy::serve(worker, proxy, &chain.state, io, read.freeze(), connection.clone()).await
+            }
+            Terminal::Echo => echo(io, read).await,
+            Terminal::DirectResponse(body) => direct_response(io, body.clone()).await,
+            Terminal::Nothing => Served::default(),
+        }
+    });
+    let served = until_closed(worker, &chain.state, serving).await.unwrap_or_default();
     if !listener.access_logs.is_empty() {
         log(listener, &connection, served, None, None);
     }
@@ -99,7 +108,8 @@ pub async fn serve(
 
 /// The filter chain that takes a connection.
 pub fn choose(listener: &Listener, connection: &Connection) -> Option<Arc<FilterChain>> {
-    listener.chains.get(listener.chain_match.find(connection)?).cloned()
+    let chains = listener.chains.load();
+    chains.all.get(chains.chain_match.find(connection)?).cloned()
 }
 
 /// Counts and logs a connection that no chain takes.

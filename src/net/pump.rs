@@ -1,6 +1,7 @@
 //! Two byte streams joined: what a TCP proxy and an upgraded connection do.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -37,15 +38,19 @@ pub enum End {
     Idle,
     /// The longest duration has passed.
     Expired,
+    /// It was told to end.
+    Closed,
 }
 
 /// How long a pair may live.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Limits {
+pub struct Limits<'a> {
     /// The longest time without a byte in either direction.
     pub idle: Option<Duration>,
     /// The moment at which it ends whatever it does.
     pub until: Option<Instant>,
+    /// Ends it when set; who sets it wakes the task.
+    pub closed: Option<&'a AtomicBool>,
 }
 
 /// One direction. A piece is read only when the last one has gone out, so a slow reader stops its sender.
@@ -115,7 +120,7 @@ fn gone(io: &mut Io, cx: &mut Context<'_>) -> bool {
 }
 
 /// Moves bytes both ways until both directions have ended, one fails, or a limit is reached. `early` is sent upstream first.
-pub async fn pump(down: &mut Io, up: &mut Io, early: Bytes, limits: Limits) -> Pumped {
+pub async fn pump(down: &mut Io, up: &mut Io, early: Bytes, limits: Limits<'_>) -> Pumped {
     let (mut to_up, mut to_down) = (Half::default(), Half::default());
     to_up.moved = early.len() as u64;
     to_up.queue.push(early);
@@ -135,6 +140,9 @@ pub async fn pump(down: &mut Io, up: &mut Io, early: Bytes, limits: Limits) -> P
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Clean),
             _ => {}
+        }
+        if limits.closed.is_some_and(|c| c.load(Relaxed)) {
+            return Poll::Ready(End::Closed);
         }
         // A tunnel that is not being read, since it has ended its direction or the other side takes nothing, may be reset all the same.
         if gone(down, cx) {

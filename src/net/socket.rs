@@ -23,8 +23,8 @@ pub struct ListenOptions {
     pub pipe_mode: u32,
 }
 
-/// Opens a listening socket.
-pub fn listen(address: &Address, options: &ListenOptions) -> io::Result<Socket> {
+/// Binds a socket to listen on; it does not yet.
+pub fn bind(address: &Address, options: &ListenOptions) -> io::Result<Socket> {
     let socket = match address {
         Address::Ip(a) => {
             let s = Socket::new(Domain::for_address(*a), Type::STREAM, Some(Protocol::TCP))?;
@@ -57,7 +57,6 @@ pub fn listen(address: &Address, options: &ListenOptions) -> io::Result<Socket> 
         Address::Internal { .. } => return Err(io::Error::other("an internal address has no socket")),
     };
     socket.set_nonblocking(true)?;
-    socket.listen(options.backlog)?;
     Ok(socket)
 }
 

@@ -15,10 +15,10 @@ use super::index::{RouteIndex, WORTH_IT};
 use super::levels::{Global, Level, Parent, Rules};
 use super::matching::Condition;
 use super::{
-    Action, Decorator, DirectResponse, Entries, FilterOverrides, Forward, Redirect, RequireTls, RetryPolicy, Route,
-    RouteStats, RouteTable, VirtualHost,
+    Action, ClusterChoice, Decorator, DirectResponse, Entries, FilterOverrides, Forward, Redirect, RequireTls,
+    RetryPolicy, Route, RouteStats, RouteTable, VirtualHost,
 };
-use crate::config::{ConfigError, Context, refuse};
+use crate::config::{ConfigError, Context, refuse, warn_ignored};
 
 /// `max_direct_response_body_size_bytes` where the configuration has none.
 const DIRECT_BODY_LIMIT: u32 = 4096;
@@ -61,7 +61,7 @@ pub(super) fn table(
     } = config;
     refuse(&vhds, path, "vhds")?;
     refuse(&cluster_specifier_plugins, path, "cluster_specifier_plugins")?;
-    refuse(&request_mirror_policies, path, "request_mirror_policies")?;
+    warn_ignored(!request_mirror_policies.is_empty(), path, "request_mirror_policies");
     refuse(&route_specifiers, path, "route_specifiers")?;
     let global = Global {
         cx,
@@ -146,12 +146,14 @@ fn virtual_host(
         route_specifiers,
     } = config;
     refuse(&matcher, path, "matcher")?;
-    refuse(&virtual_clusters, path, "virtual_clusters")?;
-    refuse(&rate_limits, path, "rate_limits")?;
-    refuse(&cors, path, "cors")?;
     refuse(&retry_policy_typed_config, path, "retry_policy_typed_config")?;
-    refuse(&hedge_policy.filter(|h| *h != proto::HedgePolicy::default()), path, "hedge_policy")?;
-    refuse(&request_mirror_policies, path, "request_mirror_policies")?;
+    // Only statistics.
+    warn_ignored(!virtual_clusters.is_empty(), path, "virtual_clusters");
+    // What the rate-limit filters would ask about; chains with one of those are closed.
+    warn_ignored(!rate_limits.is_empty(), path, "rate_limits");
+    warn_ignored(cors.is_some(), path, "cors");
+    warn_ignored(hedge_policy.is_some_and(|h| h != proto::HedgePolicy::default()), path, "hedge_policy");
+    warn_ignored(!request_mirror_policies.is_empty(), path, "request_mirror_policies");
     refuse(&route_specifiers, path, "route_specifiers")?;
     if name.is_empty() {
         return Err(ConfigError::new(format!("{path}.name"), "value length must be at least 1 characters"));
@@ -215,7 +217,7 @@ impl Host<'_> {
             route_specifiers,
             action,
         } = config;
-        refuse(&tracing, path, "tracing")?;
+        warn_ignored(tracing.is_some(), path, "tracing");
         refuse(&route_specifiers, path, "route_specifiers")?;
         let Some(condition) = r#match else {
             return Err(ConfigError::new(format!("{path}.match"), "value is required"));
@@ -243,6 +245,13 @@ impl Host<'_> {
             None => return Err(ConfigError::new(format!("{path}.action"), "value is required")),
         };
         let (request_headers, response_headers) = parent.chains(None);
+        let filters = match &action {
+            Action::Forward(f) => match &f.cluster {
+                ClusterChoice::Weighted(w) => filters.with_clusters(w.clusters.iter().map(|c| &c.filters)),
+                ClusterChoice::One(_) => filters,
+            },
+            _ => filters,
+        };
         Ok(Route {
             name: name.into(),
             virtual_host: self.host.clone(),

@@ -7,71 +7,128 @@ use waypost_xds::any;
 use waypost_xds::envoy::config::route::v3::FilterConfig;
 use waypost_xds::google::protobuf::Any;
 
-use crate::config::ConfigError;
+use crate::config::extension::{self, unknown};
+use crate::config::{ConfigError, warn_once};
+use crate::http::registry::{self, OnRoute};
 
-/// What a route, with its virtual host and route configuration, says about filters; by the filter's name.
+/// What a route, with its virtual host and route configuration, says about filters; by the filter's name. Most say nothing.
 #[derive(Clone, Debug, Default)]
-pub struct FilterOverrides(Arc<[FilterOverride]>);
+pub struct FilterOverrides(Option<Arc<[FilterOverride]>>);
 
 /// What is said about one filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterOverride {
     /// The filter's name in the chain.
     pub filter: Arc<str>,
-    /// Whether it is switched off; false switches on a filter that is `disabled` in the chain.
-    pub disabled: bool,
+    /// What is said.
+    pub effect: FilterEffect,
 }
 
-/// Route-specific configurations that, when empty, ask for nothing: their filters do only what a route tells them.
-const EMPTY_IS_NOTHING: [&str; 2] =
-    ["envoy.extensions.filters.http.cors.v3.CorsPolicy", "envoy.extensions.filters.http.fault.v3.HTTPFault"];
+/// What becomes of a filter on a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterEffect {
+    /// It is switched off. A type means that it was said in the words of filters of that type, and is for no other.
+    Off(Option<&'static str>),
+    /// It runs, even where it is `disabled` in the chain.
+    On,
+    /// It is told to guard, which it cannot yet: requests are refused.
+    Guards,
+}
 
 impl FilterOverrides {
     /// Compiles one level's map.
-    pub(super) fn compile(config: HashMap<String, Any>, path: &str) -> Result<FilterOverrides, ConfigError> {
+    pub fn compile(config: HashMap<String, Any>, path: &str) -> Result<FilterOverrides, ConfigError> {
         let mut all = Vec::with_capacity(config.len());
         for (filter, config) in config {
             let path = format!("{path}.typed_per_filter_config[{filter}]");
-            let disabled = if any::type_name(&config) == "envoy.config.route.v3.FilterConfig" {
-                // `is_optional` is about filters that are not known; none is passed over here.
-                let FilterConfig { config, is_optional: _, disabled } = any::unpack(&config, &path)?;
+            let effect = if any::type_name(&config) == "envoy.config.route.v3.FilterConfig" {
+                let FilterConfig { config, is_optional, disabled } = any::unpack(&config, &path)?;
                 match config {
                     // Envoy ignores the configuration of a filter that is switched off.
-                    _ if disabled => true,
+                    _ if disabled => Some(FilterEffect::Off(None)),
                     None => return Err(ConfigError::new(path, "a FilterConfig needs `config` or `disabled`")),
-                    Some(inner) => check(&inner, &format!("{path}.config")).map(|()| false)?,
+                    Some(inner) => effect(&inner, is_optional, &format!("{path}.config"))?,
                 }
             } else {
-                check(&config, &path).map(|()| false)?
+                effect(&config, false, &path)?
             };
-            all.push(FilterOverride { filter: filter.into(), disabled });
+            all.extend(effect.map(|effect| FilterOverride { filter: filter.into(), effect }));
         }
         all.sort_by(|a, b| a.filter.cmp(&b.filter));
-        Ok(FilterOverrides(all.into()))
+        Ok(FilterOverrides::of(all))
+    }
+
+    fn of(all: Vec<FilterOverride>) -> FilterOverrides {
+        FilterOverrides((!all.is_empty()).then(|| all.into()))
     }
 
     /// These, and those of a less specific level for filters that these say nothing about.
     pub(super) fn over(&self, general: &FilterOverrides) -> FilterOverrides {
-        if general.0.is_empty() {
+        if general.is_empty() {
             return self.clone();
         }
-        let more = general.0.iter().filter(|g| self.disabled(&g.filter).is_none());
-        FilterOverrides(self.0.iter().chain(more).cloned().collect())
+        let more = general.iter().filter(|g| self.get(&g.filter).is_none());
+        FilterOverrides::of(self.iter().chain(more).cloned().collect())
     }
 
-    /// Whether a filter is switched off (or on); none where nothing is said of it.
-    pub fn disabled(&self, filter: &str) -> Option<bool> {
-        self.0.iter().find(|o| &*o.filter == filter).map(|o| o.disabled)
+    /// These, with each filter closed that any of the weighted clusters has something to say about but that it is off: which of the clusters
+    /// a request goes to is known only after filters have run.
+    pub(super) fn with_clusters<'a>(&self, clusters: impl Iterator<Item = &'a FilterOverrides>) -> FilterOverrides {
+        let mut all: Vec<FilterOverride> = self.iter().cloned().collect();
+        for said in clusters.flat_map(FilterOverrides::iter).filter(|o| self.get(&o.filter) != Some(o.effect)) {
+            warn_once("weighted_clusters.typed_per_filter_config", || {
+                format!(
+                    "what weighted clusters say about the filter {} is not told apart yet: a filter that is on for one is on for all",
+                    said.filter
+                )
+            });
+            let strictest = |a, b| if a == FilterEffect::Guards { a } else { b };
+            match (all.iter_mut().find(|o| o.filter == said.filter), said.effect) {
+                (_, FilterEffect::Off(_)) => {}
+                (Some(own), effect) => own.effect = strictest(own.effect, effect),
+                (None, _) => all.push(said.clone()),
+            }
+        }
+        FilterOverrides::of(all)
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What is said about a filter.
+    pub fn get(&self, filter: &str) -> Option<FilterEffect> {
+        self.iter().find(|o| &*o.filter == filter).map(|o| o.effect)
     }
 
     /// All that is said.
     pub fn iter(&self) -> impl Iterator<Item = &FilterOverride> {
-        self.0.iter()
+        self.0.iter().flat_map(|all| all.iter())
     }
 }
 
-fn check(config: &Any, path: &str) -> Result<(), ConfigError> {
-    let Any { type_url, value } = config;
-    let nothing = type_url.is_empty() || EMPTY_IS_NOTHING.contains(&any::type_name(config).as_str());
-    if nothing && value.is_empty() { Ok(()) } else { Err(ConfigError::unsupported(path)) }
+/// What a configuration comes to; nothing for one that is left out.
+fn effect(config: &Any, is_optional: bool, path: &str) -> Result<Option<FilterEffect>, ConfigError> {
+    if config.type_url.is_empty() && config.value.is_empty() {
+        return Ok(Some(FilterEffect::On));
+    }
+    let type_name = any::type_name(config);
+    let Some(known) = registry::find_per_route(&type_name) else {
+        return unknown(&type_name, is_optional, path).map(|()| None);
+    };
+    let wire = extension::checked(config, path)?;
+    Ok(Some(match known.on_route {
+        OnRoute::Adds(missing) => {
+            if !wire.is_empty() {
+                extension::warn_missing(&type_name, missing, path);
+            }
+            FilterEffect::On
+        }
+        OnRoute::Guards(off) if off(&wire) => FilterEffect::Off(Some(known.type_name)),
+        OnRoute::Guards(_) => {
+            extension::warn_closed(&type_name, "requests on routes with it are answered 500", path);
+            FilterEffect::Guards
+        }
+    }))
 }

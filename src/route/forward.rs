@@ -160,7 +160,7 @@ impl Forward {
             request_mirror_policies,
             priority,
             rate_limits,
-            include_vh_rate_limits: _, // Says which of the rate limits count, all of which are refused.
+            include_vh_rate_limits: _, // says which of the rate limits count
             hash_policy,
             cors,
             max_grpc_timeout,
@@ -177,15 +177,17 @@ impl Forward {
         refuse(&metadata_match, path, "metadata_match")?;
         refuse(&path_rewrite_policy, path, "path_rewrite_policy")?;
         refuse(&path_rewrite, path, "path_rewrite")?;
-        refuse(&early_data_policy, path, "early_data_policy")?;
         refuse(&retry_policy_typed_config, path, "retry_policy_typed_config")?;
-        refuse(&request_mirror_policies, path, "request_mirror_policies")?;
-        refuse(&rate_limits, path, "rate_limits")?;
-        refuse(&cors, path, "cors")?;
-        refuse(&internal_redirect_policy, path, "internal_redirect_policy")?;
-        refuse(&internal_redirect_action, path, "internal_redirect_action")?;
-        refuse(&max_internal_redirects, path, "max_internal_redirects")?;
-        refuse(&hedge_policy.filter(|h| *h != proto::HedgePolicy::default()), path, "hedge_policy")?;
+        // Requests reach the same hosts without these; what some of them add is missing.
+        warn_ignored(early_data_policy.is_some(), path, "early_data_policy");
+        warn_ignored(!request_mirror_policies.is_empty(), path, "request_mirror_policies");
+        warn_ignored(!rate_limits.is_empty(), path, "rate_limits");
+        warn_ignored(cors.is_some(), path, "cors");
+        // A redirect of the upstream's goes to the client, as any response does.
+        warn_ignored(internal_redirect_policy.is_some(), path, "internal_redirect_policy");
+        warn_ignored(internal_redirect_action != 0, path, "internal_redirect_action");
+        warn_ignored(max_internal_redirects.is_some(), path, "max_internal_redirects");
+        warn_ignored(hedge_policy.is_some_and(|h| h != proto::HedgePolicy::default()), path, "hedge_policy");
 
         use parts::ClusterNotFoundResponseCode as NotFound;
         let cluster_not_found = match NotFound::try_from(cluster_not_found_response_code) {

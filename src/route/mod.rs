@@ -21,6 +21,7 @@ mod matching;
 mod redirect;
 mod retry;
 mod rewrite;
+pub mod slot;
 #[cfg(test)]
 mod tests;
 mod weighted;
@@ -41,7 +42,7 @@ use crate::observe::stats::Counter;
 pub use self::action::Action;
 pub use self::direct::DirectResponse;
 pub use self::explain::RouteSearch;
-pub use self::filters::{FilterOverride, FilterOverrides};
+pub use self::filters::{FilterEffect, FilterOverride, FilterOverrides};
 pub use self::forward::{
     ConnectConfig, Forward, HashPolicy, HashSource, MaxStreamDuration, Priority, Upgrade, UpgradeConfigs,
 };

@@ -25,6 +25,7 @@ pub(super) fn compile(config: RouteConfiguration) -> Result<Arc<RouteTable>, Con
         clusters: &clusters,
         logs: &logs,
         secrets: &crate::tls::SecretStore::new(),
+        routes: &crate::route::slot::RouteSlots::default(),
         process: &process,
     };
     RouteTable::compile(config, &cx, "rc")
@@ -500,7 +501,7 @@ virtual_hosts:
     assert_eq!(forward("/own").cluster_not_found, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!((at("/").body_buffer_limit, at("/own").body_buffer_limit), (Some(7), None));
     assert!(at("/own").stats.is_some() && at("/").stats.is_none());
-    assert_eq!((at("/").filters.disabled("f"), at("/").filters.disabled("g")), (Some(true), None));
+    assert_eq!((at("/").filters.get("f"), at("/").filters.get("g")), (Some(FilterEffect::Off(None)), None));
     assert!(at("/").virtual_host.include_request_attempt_count);
 }
 
@@ -509,28 +510,58 @@ fn what_is_not_built_is_refused_with_its_path() {
     let route = |fields: &str| refused(&format!("routes: [{{match: {{prefix: /}}, route: {{cluster: c, {fields}}}}}]"));
     let path = "rc.virtual_hosts[0].routes[0].route";
     for (fields, field) in [
-        ("request_mirror_policies: [{cluster: m}]", "request_mirror_policies"),
-        ("rate_limits: [{actions: [{remote_address: {}}]}]", "rate_limits"),
-        ("hedge_policy: {hedge_on_per_try_timeout: true}", "hedge_policy"),
-        ("internal_redirect_policy: {}", "internal_redirect_policy"),
         ("metadata_match: {filter_metadata: {envoy.lb: {v: '1'}}}", "metadata_match"),
-        ("cors: {}", "cors"),
+        ("retry_policy_typed_config: {}", "retry_policy_typed_config"),
     ] {
         assert_eq!(route(fields), format!("{path}.{field}: not supported yet"));
     }
-    assert!(compile(read("{name: r, virtual_hosts: [{name: v, domains: [a], routes: [{match: {prefix: /}, route: {cluster: c, hedge_policy: {}}}]}]}")).is_ok());
+    for ignored in [
+        "hedge_policy: {hedge_on_per_try_timeout: true}",
+        "request_mirror_policies: [{cluster: m}]",
+        "rate_limits: [{actions: [{remote_address: {}}]}]",
+        "internal_redirect_policy: {}",
+        "cors: {}",
+    ] {
+        routes(&format!("  - {{match: {{prefix: /}}, tracing: {{}}, route: {{cluster: c, {ignored}}}}}"));
+    }
     let filter = |config: &str| {
         refused(&format!(
             "routes: [{{match: {{prefix: /}}, route: {{cluster: c}}, typed_per_filter_config: {{f: {config}}}}}]"
         ))
     };
-    let fault = "'@type': type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
-    let expected = "rc.virtual_hosts[0].routes[0].typed_per_filter_config[f]: not supported yet";
-    assert_eq!(filter(&format!("{{{fault}, abort: {{http_status: 503, percentage: {{numerator: 100}}}}}}")), expected);
-    let empty = format!(
-        "name: r\nvirtual_hosts: [{{name: v, domains: [a], routes: [{{match: {{prefix: /}}, route: {{cluster: c}}, typed_per_filter_config: {{f: {{{fault}}}}}}}]}}]"
+    assert_eq!(
+        filter("{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}"),
+        "rc.virtual_hosts[0].routes[0].typed_per_filter_config[f]: not supported: envoy.extensions.filters.http.router.v3.Router"
     );
-    assert!(compile(read(&empty)).is_ok());
+}
+
+#[test]
+fn what_routes_say_about_filters_is_off_on_or_closed() {
+    let effect = |config: &str, weights: &str| {
+        let of_filters = "type.googleapis.com/envoy.extensions.filters.http";
+        let config = config.replace('~', &format!("'@type': {of_filters}."));
+        let weights = weights.replace('~', &format!("'@type': {of_filters}."));
+        let t = table(&format!(
+            "name: r\nvirtual_hosts: [{{name: v, domains: [a], routes: [{{match: {{prefix: /}}, route: {{weighted_clusters: \
+             {{clusters: [{{name: c, weight: 1, typed_per_filter_config: {weights}}}]}}}}, typed_per_filter_config: {config}}}]}}]"
+        ));
+        t.find(&stream("a", "/", &[]), 0).unwrap().filters.get("f")
+    };
+    const OFF: &str = "{f: {'@type': type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}}";
+    const RBAC: &str = "{f: {~rbac.v3.RBACPerRoute, rbac: {}}}";
+    assert_eq!(effect("{}", "{}"), None);
+    assert_eq!(effect(OFF, "{}"), Some(FilterEffect::Off(None)));
+    assert_eq!(
+        effect("{f: {~fault.v3.HTTPFault, abort: {http_status: 503, percentage: {numerator: 100}}}}", "{}"),
+        Some(FilterEffect::On)
+    );
+    assert_eq!(effect("{f: {~cors.v3.CorsPolicy, allow_methods: GET}}", "{}"), Some(FilterEffect::On));
+    assert_eq!(effect(RBAC, "{}"), Some(FilterEffect::Guards));
+    let off = Some(FilterEffect::Off(Some("envoy.extensions.filters.http.rbac.v3.RBAC")));
+    assert_eq!(effect("{f: {~rbac.v3.RBACPerRoute}}", "{}"), off);
+    assert_eq!(effect("{}", RBAC), Some(FilterEffect::Guards));
+    assert_eq!(effect(OFF, RBAC), Some(FilterEffect::Guards));
+    assert_eq!(effect("{}", "{f: {~rbac.v3.RBACPerRoute}}"), None, "off for one cluster is not off for the route");
 }
 
 #[test]
@@ -582,7 +613,7 @@ fn collect(value: &waypost_xds::Value, into: &mut Vec<waypost_xds::Value>) {
 }
 
 #[test]
-fn what_istiod_was_recorded_to_send_loads_or_says_what_is_missing() {
+fn what_istiod_was_recorded_to_send_loads() {
     use std::path::{Path, PathBuf};
     let root = std::env::var_os("WAYPOST_FIXTURES")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("xds/testdata"), PathBuf::from);
@@ -603,10 +634,7 @@ fn what_istiod_was_recorded_to_send_loads_or_says_what_is_missing() {
             }
         }
     }
-    assert!(loaded > 0, "{refused:#?}");
-    let missing = ["rate_limits", "request_mirror_policies", "[envoy.filters.http.fault]", "[envoy.filters.http.cors]"];
-    let known = |e: &str| e.strip_suffix(": not supported yet").is_some_and(|p| missing.iter().any(|m| p.ends_with(m)));
-    assert!(refused.iter().all(|(_, e)| known(e)), "{refused:#?}");
+    assert!(loaded > 0 && refused.is_empty(), "{refused:#?}");
 }
 
 #[test]

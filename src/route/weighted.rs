@@ -13,7 +13,7 @@ use super::FilterOverrides;
 use super::fields::{header_name, header_value};
 use super::levels::{Parent, Rules};
 use crate::cluster::ClusterSlot;
-use crate::config::{ConfigError, refuse};
+use crate::config::{ConfigError, refuse, warn_ignored};
 
 /// `cluster_specifier`
 #[derive(Debug)]
@@ -122,7 +122,8 @@ impl Parent<'_> {
     fn weighted(&self, config: proto::WeightedCluster, path: &str) -> Result<Weighted, ConfigError> {
         let proto::WeightedCluster { clusters, total_weight: _, runtime_key_prefix, random_value_specifier } = config;
         // `total_weight` is deprecated: the sum of the weights is what counts, in Envoy too.
-        refuse(&runtime_key_prefix, path, "runtime_key_prefix")?;
+        // Only a runtime key could change the weights, and none is set for one.
+        warn_ignored(!runtime_key_prefix.is_empty(), path, "runtime_key_prefix");
         if clusters.is_empty() {
             return Err(ConfigError::new(format!("{path}.clusters"), "value must contain at least 1 item(s)"));
         }

@@ -22,6 +22,7 @@ use waypost_filters::stream::{HttpStream, StreamInfo, WireBytes};
 use crate::cluster::connect::{ConnectError, Sharing, UpstreamInfo, connect};
 use crate::cluster::pool::H2Lease;
 use crate::cluster::{Cluster, ClusterSlot, Discovery, Host, OriginalDst, UpstreamProtocol};
+use crate::listener::drain::ChainState;
 use crate::listener::serve::Served;
 use crate::net::alarm::timeout_at;
 use crate::net::pump::{End, Limits, pump};
@@ -136,8 +137,8 @@ impl ActiveRequest {
     pub fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> ActiveRequest {
         cluster.stats.upstream_rq_total.inc();
         cluster.stats.upstream_rq_active.inc();
-        host.counts.requests.fetch_add(1, Relaxed);
-        host.active.fetch_add(1, Relaxed);
+        host.state.counts.requests.fetch_add(1, Relaxed);
+        host.state.active.fetch_add(1, Relaxed);
         ActiveRequest { cluster: cluster.clone(), host: host.clone() }
     }
 }
@@ -145,7 +146,7 @@ impl ActiveRequest {
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.cluster.stats.upstream_rq_active.dec();
-        self.host.active.fetch_sub(1, Relaxed);
+        self.host.state.active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -153,6 +154,7 @@ impl Drop for ActiveRequest {
 pub async fn serve(
     worker: &Rc<Worker>,
     proxy: &Arc<TcpProxy>,
+    chain: &ChainState,
     mut io: Io,
     early: Bytes,
     connection: Arc<Connection>,
@@ -184,7 +186,8 @@ pub async fn serve(
         Some(Object::Number(ms)) => Some(Duration::from_millis(*ms)).filter(|d| !d.is_zero()),
         _ => proxy.idle_timeout,
     };
-    let limits = Limits { idle, until: proxy.max_duration.map(|d| session.info.start + d) };
+    let until = proxy.max_duration.map(|d| session.info.start + d);
+    let limits = Limits { idle, until, closed: Some(chain.closed()) };
     // Counted by the pump, in both directions.
     session.bytes = None;
     let pumped = pump(&mut io, &mut upstream, early, limits).await;
@@ -195,7 +198,8 @@ pub async fn serve(
         u.cluster.stats.upstream_cx_rx_bytes_total.add(pumped.sent);
     }
     match pumped.end {
-        End::Clean => {}
+        // Envoy sets no flag where the filter chain is closed, either.
+        End::Clean | End::Closed => {}
         // Envoy sets no flag for it.
         End::Idle => proxy.stats.idle_timeout.inc(),
         End::Expired => {
@@ -323,7 +327,7 @@ pub fn choose_host(
         cluster.stats.original_dst_host_invalid.inc();
         return None;
     };
-    Some(worker.original(cluster, config, address))
+    Some(worker.original(config, address))
 }
 
 /// Where a connection or request was going, as an `ORIGINAL_DST` cluster is told to look for it; its port override is left to the host.

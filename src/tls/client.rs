@@ -1,20 +1,26 @@
 //! `UpstreamTlsContext`: the client side of a handshake.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
+use prost::Message;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use waypost_filters::connection::CertificateInfo;
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 
+use super::cache::Context;
 use super::certs::ContextCertificates;
 use super::context::{Common, Live, Material};
 use super::params::Side;
-use super::secrets::{Context, SecretStore};
+use super::secrets::SecretStore;
+use super::stats::TlsStats;
 use super::verify::{Usage, Verifier};
 use crate::config::ConfigError;
+
+/// Server names whose sessions a context without `sni` remembers.
+const SHARED_SESSIONS: usize = 64;
 
 /// A compiled `UpstreamTlsContext`.
 pub struct ClientTls {
@@ -57,12 +63,18 @@ pub struct Target<'a> {
 }
 
 impl ClientTls {
-    /// Compiles a context. Secrets that are not there yet are no error: then it is not [ready](ClientTls::ready).
+    /// Compiles a context, or finds the same one in use already: then `path` is that of the first. Secrets that are not there yet are no error: then it is not [ready](ClientTls::ready).
     pub fn compile(
         context: UpstreamTlsContext,
         secrets: &SecretStore,
         path: &str,
     ) -> Result<Arc<ClientTls>, ConfigError> {
+        let key = context.encode_to_vec();
+        let known = secrets.contexts().client(&key);
+        if let Some(known) = known {
+            known.live.common.name_slots(secrets);
+            return Ok(known);
+        }
         #[allow(deprecated, reason = "enforce_rsa_key_usage is ignored by Envoy too")]
         let UpstreamTlsContext {
             common_tls_context,
@@ -85,11 +97,12 @@ impl ClientTls {
             ),
         };
         let options = Options {
-            sni,
             auto_host_sni,
             auto_sni_san_validation,
-            // Envoy's default is one session of each context.
-            sessions: max_session_keys.map_or(1, |v| v.value as usize),
+            // Envoy's default is one session of each cluster. Here clusters with the same context share it: where names are theirs and
+            // not the context's, there is room for some.
+            sessions: max_session_keys.map_or(if sni.is_some() { 1 } else { SHARED_SESSIONS }, |v| v.value as usize),
+            sni,
         };
         let common = Common::compile(common_tls_context, Side::Client, secrets, path)?;
         if common.certificates() > 1 {
@@ -100,8 +113,7 @@ impl ClientTls {
         }
         let live = Live::start(common, |common, material| Connecting::build(&options, common, material))?;
         let tls = Arc::new(ClientTls { options, live });
-        let context: Weak<dyn Context> = Arc::<ClientTls>::downgrade(&tls) as Weak<dyn Context>;
-        secrets.register(context);
+        secrets.contexts().add_client(key, &tls);
         Ok(tls)
     }
 
@@ -113,6 +125,16 @@ impl ClientTls {
         }
         parts.extend(self.live.common.describe());
         parts.join("; ")
+    }
+
+    /// Counts this context's updates in `ssl_context_update_by_sds`, as long as the statistics are held.
+    pub fn follow(&self, stats: &TlsStats) {
+        self.live.follow(stats.updates());
+    }
+
+    /// Whether nobody need wait for its secrets any more: each is there, was refused, or did not come in time.
+    pub fn settled(&self) -> bool {
+        self.live.common.settled()
     }
 
     /// Whether all secrets are there.
@@ -177,8 +199,8 @@ impl std::fmt::Debug for ClientTls {
 }
 
 impl Context for ClientTls {
-    fn refresh(&self) {
-        self.live.refresh(|common, material| Connecting::build(&self.options, common, material));
+    fn refresh(&self, files: bool) {
+        self.live.refresh(files, |common, material| Connecting::build(&self.options, common, material));
     }
 
     fn certificates(&self) -> ContextCertificates {

@@ -1,6 +1,6 @@
 //! `CommonTlsContext`: what downstream and upstream contexts share, and how both follow their secrets.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwapOption;
 use prost::Message;
@@ -16,10 +16,12 @@ use waypost_xds::envoy::extensions::transport_sockets::tls::v3::{
 use super::certs::{CertificateDetails, ContextCertificates};
 use super::identity::{Identity, RawIdentity};
 use super::params::{Params, Side};
-use super::secrets::{Origin, SecretSlot, SecretStore, lock};
+use super::secrets::{SecretStore, lock};
+use super::slot::{Origin, SecretKind, SecretRef, SecretSlot};
 use super::source::Watch;
 use super::validation::{RawValidation, Validation};
 use crate::config::{ConfigError, refuse};
+use crate::observe::stats::Counter;
 
 /// A compiled `CommonTlsContext`: everything but the contents of its secrets.
 pub(super) struct Common {
@@ -29,12 +31,12 @@ pub(super) struct Common {
     certificates: Vec<(String, Certificate)>,
     validation: Option<(String, CertificateValidationContext)>,
     /// What is merged over `validation`.
-    validation_slot: Option<(String, Arc<SecretSlot>)>,
+    validation_slot: Option<(String, SecretRef)>,
 }
 
 enum Certificate {
     Here(Box<TlsCertificate>),
-    Slot(Arc<SecretSlot>),
+    Slot(SecretRef),
 }
 
 /// The contents of all secrets of a context, to tell whether anything changed.
@@ -88,12 +90,12 @@ impl Common {
         }
         for (i, config) in tls_certificate_sds_secret_configs.iter().enumerate() {
             let path = format!("{path}.tls_certificate_sds_secret_configs[{i}]");
-            let slot = secrets.resolve(config, &path)?;
+            let slot = secrets.resolve(config, SecretKind::Certificate, &path)?;
             certificates.push((path, Certificate::Slot(slot)));
         }
         let (mut validation, mut validation_slot) = (None, None);
-        let mut follow = |config: Option<&SdsSecretConfig>, path: String| match config {
-            Some(config) => secrets.resolve(config, &path).map(|slot| validation_slot = Some((path, slot))),
+        let mut follow = |config: Option<&SdsSecretConfig>, kind: SecretKind, path: String| match config {
+            Some(config) => secrets.resolve(config, kind, &path).map(|slot| validation_slot = Some((path, slot))),
             None => Err(ConfigError::new(path, "must be given")),
         };
         #[allow(deprecated, reason = "refused by their names")]
@@ -103,7 +105,7 @@ impl Common {
                 validation = Some((format!("{path}.validation_context"), context));
             }
             Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
-                follow(Some(&config), format!("{path}.validation_context_sds_secret_config"))?;
+                follow(Some(&config), SecretKind::Validation, format!("{path}.validation_context_sds_secret_config"))?;
             }
             Some(ValidationContextType::CombinedValidationContext(combined)) => {
                 let path = format!("{path}.combined_validation_context");
@@ -122,6 +124,7 @@ impl Common {
                 )?;
                 follow(
                     validation_context_sds_secret_config.as_ref(),
+                    SecretKind::MergedValidation,
                     format!("{path}.validation_context_sds_secret_config"),
                 )?;
                 let default = default_validation_context.unwrap_or_default();
@@ -191,7 +194,12 @@ impl Common {
         sans.count() > 0 && !matchers.any(|m| m.matches(uri.as_bytes()))
     }
 
-    fn slots(&self) -> impl Iterator<Item = &Arc<SecretSlot>> {
+    /// Whether no secret is waited for any more. Those in files are not waited for: a context is refreshed when they are there.
+    pub fn settled(&self) -> bool {
+        self.slots().all(|s| !matches!(s.origin(), Origin::Service(_)) || s.settled())
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &SecretRef> {
         let certificates = self.certificates.iter().filter_map(|(_, c)| match c {
             Certificate::Slot(slot) => Some(slot),
             Certificate::Here(_) => None,
@@ -204,8 +212,15 @@ impl Common {
         self.slots().any(|s| *s.origin() != Origin::Static)
     }
 
-    fn versions(&self) -> Vec<u64> {
-        self.slots().map(|s| s.version()).collect()
+    /// Tells who tracks what is compiled that this context, made before, is part of it.
+    pub fn name_slots(&self, secrets: &SecretStore) {
+        for slot in self.slots().filter(|s| matches!(s.origin(), Origin::Service(_))) {
+            secrets.name(slot.slot());
+        }
+    }
+
+    fn versions(&self) -> impl Iterator<Item = u64> {
+        self.slots().map(|s| s.version())
     }
 
     /// Reads everything; None while a secret is missing.
@@ -244,7 +259,11 @@ impl Common {
     }
 
     fn parse(&self, raw: &Raw) -> Result<Material, ConfigError> {
-        let identities = raw.identities.iter().map(|i| i.parse(&self.params.provider)).collect::<Result<_, _>>()?;
+        let parse = |(raw, (_, certificate)): (&RawIdentity, &(String, Certificate))| match certificate {
+            Certificate::Here(_) => raw.parse(&self.params.provider),
+            Certificate::Slot(slot) => slot.identity(raw, &self.params.provider),
+        };
+        let identities = raw.identities.iter().zip(&self.certificates).map(parse).collect::<Result<_, _>>()?;
         let path = match (&self.validation_slot, &self.validation) {
             (Some((path, slot)), _) => within(path, slot),
             (None, Some((path, _))) => path.clone(),
@@ -264,6 +283,8 @@ pub(super) struct Live<T> {
     pub common: Common,
     pub current: ArcSwapOption<T>,
     seen: Mutex<Seen>,
+    /// Those who count its updates.
+    followers: Mutex<Vec<Weak<Counter>>>,
 }
 
 #[derive(Default)]
@@ -279,47 +300,65 @@ impl<T> Live<T> {
         common: Common,
         build: impl Fn(&Common, Material) -> Result<T, ConfigError>,
     ) -> Result<Live<T>, ConfigError> {
-        let live = Live { common, current: ArcSwapOption::empty(), seen: Mutex::default() };
+        let live =
+            Live { common, current: ArcSwapOption::empty(), seen: Mutex::default(), followers: Mutex::default() };
         let mut seen = lock(&live.seen);
         match live.load(&mut seen, &build) {
             Err(e) if !live.common.waits() => return Err(e),
             Err(e) => warn_once(&mut seen, e),
-            Ok(()) => {}
+            Ok(_) => {}
         }
         drop(seen);
         Ok(live)
     }
 
-    /// Builds again if a slot or a file has changed. What is wrong with them is said once, and what was good before stays.
-    pub fn refresh(&self, build: impl Fn(&Common, Material) -> Result<T, ConfigError>) {
+    /// Counts updates from now on, as long as the counter is held.
+    pub fn follow(&self, counter: &Arc<Counter>) {
+        let mut followers = lock(&self.followers);
+        if followers.len() == followers.capacity() {
+            followers.retain(|f| f.strong_count() > 0);
+        }
+        followers.push(Arc::downgrade(counter));
+    }
+
+    /// Builds again if a slot has changed, or a file where `files` says to look. What is wrong with them is said once, and what was good
+    /// before stays.
+    pub fn refresh(&self, files: bool, build: impl Fn(&Common, Material) -> Result<T, ConfigError>) {
         let mut seen = lock(&self.seen);
-        if !seen.watch.changed() && seen.versions == self.common.versions() {
+        let same = self.common.versions().eq(seen.versions.iter().copied());
+        if same && !(files && seen.watch.changed()) {
             return;
         }
         match self.load(&mut seen, &build) {
             Err(e) => warn_once(&mut seen, e),
-            Ok(()) => seen.warned = None,
+            Ok(changed) => {
+                seen.warned = None;
+                if changed {
+                    lock(&self.followers).iter().filter_map(Weak::upgrade).for_each(|c| c.inc());
+                }
+            }
         }
     }
 
+    /// Whether there is a new configuration now.
     fn load(
         &self,
         seen: &mut Seen,
         build: &impl Fn(&Common, Material) -> Result<T, ConfigError>,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<bool, ConfigError> {
         // Versions and stamps are taken before what they stand for is read: a change in between is seen next time.
-        seen.versions = self.common.versions();
+        seen.versions = self.common.versions().collect();
         let mut watch = Watch::default();
         let raw = self.common.read(&mut watch);
         seen.watch = watch;
-        let Some(raw) = raw? else { return Ok(()) };
+        let Some(raw) = raw? else { return Ok(false) };
         if seen.raw.as_ref() == Some(&raw) {
-            return Ok(());
+            return Ok(false);
         }
         let built = build(&self.common, self.common.parse(&raw)?)?;
         self.current.store(Some(Arc::new(built)));
         seen.raw = Some(raw);
-        Ok(())
+        Ok(true)
     }
 }
 

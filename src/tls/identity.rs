@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use waypost_filters::connection::CertificateInfo;
-use waypost_xds::envoy::extensions::transport_sockets::tls::v3::TlsCertificate;
+use waypost_xds::envoy::config::core::v3::{DataSource, data_source::Specifier};
+use waypost_xds::envoy::extensions::transport_sockets::tls::v3::{PrivateKeyProvider, TlsCertificate};
 
 use super::info;
-use super::source::{self, Content, Watch, watched};
+use super::source::{self, Content, INLINE, Watch, watched};
 use crate::config::{ConfigError, refuse};
 
 /// The contents of a certificate's files.
@@ -21,6 +22,13 @@ pub(super) struct RawIdentity {
     chain: Content,
     key: Content,
     ocsp: Option<Content>,
+}
+
+impl std::fmt::Debug for RawIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the key.
+        f.debug_struct("RawIdentity").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// A certificate that can be shown.
@@ -34,7 +42,26 @@ pub(super) struct Identity {
     pub origin: String,
 }
 
+/// Whose `private_key_provider` a control plane may ask for; neither is there.
+const PROVIDERS: [&str; 2] = ["cryptomb", "qat"];
+
+/// A provider that is known to be missing lets `private_key` be used where its `fallback` says so, as Envoy does on a machine without the
+/// hardware.
+fn provider(provider: Option<&PrivateKeyProvider>, path: &str) -> Result<(), ConfigError> {
+    let Some(PrivateKeyProvider { provider_name, fallback, config_type: _ }) = provider else { return Ok(()) };
+    if *fallback && PROVIDERS.contains(&provider_name.as_str()) {
+        return Ok(());
+    }
+    let path = format!("{path}.private_key_provider");
+    Err(ConfigError::new(path, format!("Failed to load private key provider: {provider_name}")))
+}
+
 impl RawIdentity {
+    /// Whether it is the same certificate, wherever it is used.
+    pub fn same(&self, other: &RawIdentity) -> bool {
+        self.chain == other.chain && self.key == other.key && self.ocsp == other.ocsp
+    }
+
     pub fn read(certificate: &TlsCertificate, path: &str, watch: &mut Watch) -> Result<RawIdentity, ConfigError> {
         let TlsCertificate {
             certificate_chain,
@@ -48,17 +75,31 @@ impl RawIdentity {
             tls_params,
         } = certificate;
         refuse(pkcs12, path, "pkcs12")?;
-        refuse(private_key_provider, path, "private_key_provider")?;
+        provider(private_key_provider.as_ref(), path)?;
         refuse(password, path, "password")?;
         refuse(signed_certificate_timestamp, path, "signed_certificate_timestamp")?;
         refuse(tls_params, path, "tls_params")?;
         watched(watched_directory.as_ref());
-        let mut required = |source, field: &str| {
-            let path = format!("{path}.{field}");
-            source::read(source, &path, watch)?.ok_or_else(|| ConfigError::new(path, "must be given"))
+        let mut optional = |source: Option<&DataSource>, field: &str| {
+            source::read_or_empty(source, &format!("{path}.{field}"), watch).map(|c| c.unwrap_or_default())
         };
-        let chain = required(certificate_chain.as_ref(), "certificate_chain")?;
-        let key = required(private_key.as_ref(), "private_key")?;
+        let chain = optional(certificate_chain.as_ref(), "certificate_chain")?;
+        let key = optional(private_key.as_ref(), "private_key")?;
+        // Envoy says where they were to come from: a file, or nothing for inline data.
+        let file = |c: &Content| if c.origin == INLINE { String::new() } else { c.origin.clone() };
+        if key.bytes.is_empty() {
+            let reason = format!("Failed to load incomplete private key from path: {}", file(&key));
+            return Err(ConfigError::new(format!("{path}.private_key"), reason));
+        }
+        if chain.bytes.is_empty() {
+            let reason =
+                format!("Failed to load incomplete certificate from {}: certificate chain not set", file(&chain));
+            return Err(ConfigError::new(format!("{path}.certificate_chain"), reason));
+        }
+        if let Some(DataSource { specifier: Some(Specifier::InlineString(_)), watched_directory: _ }) = ocsp_staple {
+            let path = format!("{path}.ocsp_staple");
+            return Err(ConfigError::new(path, "OCSP staple cannot be provided via inline_string"));
+        }
         let ocsp = source::read(ocsp_staple.as_ref(), &format!("{path}.ocsp_staple"), watch)?;
         Ok(RawIdentity { path: path.to_owned(), chain, key, ocsp })
     }
@@ -71,7 +112,10 @@ impl RawIdentity {
             )
         };
         let in_chain = |e: &dyn std::fmt::Display| failed("certificate_chain", "certificate chain", &self.chain, e);
-        let in_key = |e: &dyn std::fmt::Display| failed("private_key", "private key", &self.key, e);
+        let in_key = |e: &dyn std::fmt::Display| {
+            let reason = format!("Failed to load private key from {}, Cause: {e}", self.key.origin);
+            ConfigError::new(format!("{}.private_key", self.path), reason)
+        };
 
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&self.chain.bytes)
             .map(|der| der.map(CertificateDer::into_owned))
@@ -86,13 +130,20 @@ impl RawIdentity {
         } else {
             info.dns_sans.clone()
         };
-        let key = PrivateKeyDer::from_pem_slice(&self.key.bytes).map_err(|e| in_key(&e))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key.bytes).map_err(|e| match e {
+            pem::Error::NoItemsFound => in_key(&"error:0900006e:PEM routines:OPENSSL_internal:NO_START_LINE"),
+            e => in_key(&e),
+        })?;
         let key = provider.key_provider.load_private_key(key).map_err(|e| in_key(&e))?;
         let mut certified = CertifiedKey::new(chain, key);
         certified.ocsp = self.ocsp.as_ref().map(|c| c.bytes.clone());
         match certified.keys_match() {
             // A key that cannot tell its public half may fit.
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                let reason = "error:0b000074:X.509 certificate routines:OPENSSL_internal:KEY_VALUES_MISMATCH";
+                return Err(in_key(&reason));
+            }
             Err(e) => return Err(in_key(&e)),
         }
         let names = names.iter().map(|n| n.to_ascii_lowercase()).collect();

@@ -9,6 +9,7 @@
 //!          │ rustls config, swapped atomically └─ SecretSlot ◀─ static secret │ SDS file │ (SDS client)
 //! ```
 
+mod cache;
 mod certs;
 mod client;
 mod context;
@@ -19,8 +20,10 @@ mod info;
 mod names;
 mod params;
 mod san;
+mod sds;
 mod secrets;
 mod server;
+mod slot;
 mod source;
 mod stats;
 #[cfg(test)]
@@ -33,6 +36,7 @@ pub use client::{ClientTls, Target};
 pub use failure::{io_reason, reason};
 pub use handshake::{accept, connect};
 pub use info::{certificate_info, session_of_client, session_of_server};
-pub use secrets::{Origin, SecretSlot, SecretStore};
+pub use secrets::SecretStore;
 pub use server::ServerTls;
+pub use slot::{Origin, SecretKind, SecretRef, SecretSlot};
 pub use stats::TlsStats;

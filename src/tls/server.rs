@@ -1,8 +1,9 @@
 //! `DownstreamTlsContext`: the server side of a handshake.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use prost::Message;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{
@@ -17,12 +18,14 @@ use waypost_xds::envoy::extensions::transport_sockets::tls::v3::downstream_tls_c
     OcspStaplePolicy, SessionTicketKeysType,
 };
 
+use super::cache::Context;
 use super::certs::ContextCertificates;
 use super::context::{Common, Live, Material};
 use super::identity::Identity;
 use super::params::Side;
 use super::san;
-use super::secrets::{Context, SecretStore};
+use super::secrets::SecretStore;
+use super::stats::TlsStats;
 use super::verify::{Usage, Verifier};
 use crate::config::{ConfigError, refuse};
 
@@ -62,12 +65,18 @@ struct Serving {
 }
 
 impl ServerTls {
-    /// Compiles a context. Secrets that are not there yet are no error: then it is not [ready](ServerTls::ready).
+    /// Compiles a context, or finds the same one in use already: then `path` is that of the first. Secrets that are not there yet are no error: then it is not [ready](ServerTls::ready).
     pub fn compile(
         context: DownstreamTlsContext,
         secrets: &SecretStore,
         path: &str,
     ) -> Result<Arc<ServerTls>, ConfigError> {
+        let key = context.encode_to_vec();
+        let known = secrets.contexts().server(&key);
+        if let Some(known) = known {
+            known.live.common.name_slots(secrets);
+            return Ok(known);
+        }
         let DownstreamTlsContext {
             common_tls_context,
             require_client_certificate,
@@ -114,8 +123,7 @@ impl ServerTls {
         }
         let live = Live::start(common, |common, material| Serving::build(&options, common, material))?;
         let tls = Arc::new(ServerTls { options, live });
-        let context: Weak<dyn Context> = Arc::<ServerTls>::downgrade(&tls) as Weak<dyn Context>;
-        secrets.register(context);
+        secrets.contexts().add_server(key, &tls);
         Ok(tls)
     }
 
@@ -136,6 +144,16 @@ impl ServerTls {
     /// Whether a client of this URI is refused for it, as far as the context itself says.
     pub fn refuses_uri(&self, uri: &str) -> bool {
         self.live.common.refuses_uri(uri)
+    }
+
+    /// Counts this context's updates in `ssl_context_update_by_sds`, as long as the statistics are held.
+    pub fn follow(&self, stats: &TlsStats) {
+        self.live.follow(stats.updates());
+    }
+
+    /// Whether nobody need wait for its secrets any more: each is there, was refused, or did not come in time.
+    pub fn settled(&self) -> bool {
+        self.live.common.settled()
     }
 
     /// Whether all secrets are there.
@@ -196,8 +214,8 @@ impl std::fmt::Debug for ServerTls {
 }
 
 impl Context for ServerTls {
-    fn refresh(&self) {
-        self.live.refresh(|common, material| Serving::build(&self.options, common, material));
+    fn refresh(&self, files: bool) {
+        self.live.refresh(files, |common, material| Serving::build(&self.options, common, material));
     }
 
     fn certificates(&self) -> ContextCertificates {

@@ -7,8 +7,11 @@ use waypost_xds::envoy::config::core::v3::{DataSource, WatchedDirectory, data_so
 
 use crate::config::ConfigError;
 
+/// What `/certs` and messages call data of the configuration itself.
+pub(super) const INLINE: &str = "<inline>";
+
 /// What a source held.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Content {
     pub bytes: Vec<u8>,
     /// The file, or `<inline>`, as `/certs` shows it.
@@ -61,16 +64,33 @@ impl Watch {
 
 /// Reads a source. None if it is not set, for messages that may leave it out.
 pub(super) fn read(source: Option<&DataSource>, path: &str, watch: &mut Watch) -> Result<Option<Content>, ConfigError> {
+    let content = read_or_empty(source, path, watch)?;
+    match &content {
+        Some(c) if c.bytes.is_empty() => Err(ConfigError::new(path, "DataSource cannot be empty")),
+        _ => Ok(content),
+    }
+}
+
+/// Reads a source that may hold nothing.
+pub(super) fn read_or_empty(
+    source: Option<&DataSource>,
+    path: &str,
+    watch: &mut Watch,
+) -> Result<Option<Content>, ConfigError> {
     let Some(DataSource { watched_directory, specifier }) = source else {
         return Ok(None);
     };
     watched(watched_directory.as_ref());
-    let inline = |bytes: &[u8]| Content { bytes: bytes.to_vec(), origin: "<inline>".to_owned() };
+    let inline = |bytes: &[u8]| Content { bytes: bytes.to_vec(), origin: INLINE.to_owned() };
     let content = match specifier {
         None => return Ok(None),
         Some(Specifier::Filename(name)) => {
             let bytes = watch.read(Path::new(name)).map_err(|e| {
-                ConfigError::new(format!("{path}.filename"), format!("unable to read file {name}: {e}"))
+                let reason = match e.kind() {
+                    std::io::ErrorKind::NotFound => format!("Invalid path: {name}"),
+                    _ => format!("unable to read file {name}: {e}"),
+                };
+                ConfigError::new(format!("{path}.filename"), reason)
             })?;
             Content { bytes, origin: name.clone() }
         }
@@ -86,9 +106,6 @@ pub(super) fn read(source: Option<&DataSource>, path: &str, watch: &mut Watch) -
             inline(value.as_bytes())
         }
     };
-    if content.bytes.is_empty() {
-        return Err(ConfigError::new(path, "DataSource cannot be empty"));
-    }
     Ok(Some(content))
 }
 

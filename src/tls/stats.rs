@@ -1,11 +1,17 @@
 //! The `ssl.` counters of a listener or a cluster.
 
+use std::sync::Arc;
+
 use rustls::{CertificateError, CommonState, Error, HandshakeKind, OtherError};
 use waypost_filters::connection::TlsSession;
 
 use super::names;
+use super::params::Side;
 use super::verify::Refused;
 use crate::observe::stats::{Counter, Store};
+
+/// Why a connection fails while its context has no secret; Envoy's words.
+pub(super) const NOT_READY: &str = "TLS_error:_Secret_is_not_supplied_by_SDS";
 
 /// Handles of one listener's or cluster's counters.
 #[derive(Clone, Debug)]
@@ -21,11 +27,31 @@ pub struct TlsStats {
     versions: [(&'static str, Counter); 2],
     ciphers: Vec<(&'static str, Counter)>,
     curves: Vec<(rustls::NamedGroup, Counter)>,
+    secrets_not_ready: Counter,
+    /// Shared, so that contexts know who is still there.
+    context_updates: Arc<Counter>,
 }
 
 impl TlsStats {
-    /// Counters with a prefix such as `listener.0.0.0.0_15008.` or `cluster.x.`.
-    pub fn new(store: &Store, prefix: &str) -> TlsStats {
+    /// Counters of a listener, with a prefix such as `listener.0.0.0.0_15008.`.
+    pub fn server(store: &Store, prefix: &str) -> TlsStats {
+        TlsStats::new(store, prefix, Side::Server)
+    }
+
+    /// Counters of a cluster, with a prefix such as `cluster.x.`.
+    pub fn client(store: &Store, prefix: &str) -> TlsStats {
+        TlsStats::new(store, prefix, Side::Client)
+    }
+
+    fn new(store: &Store, prefix: &str, side: Side) -> TlsStats {
+        let factory = match side {
+            Side::Server => "server_ssl_socket_factory",
+            Side::Client => "client_ssl_socket_factory",
+        };
+        let of_factory = |name: &str| store.counter(&format!("{prefix}{factory}.{name}"));
+        // Each side has the other's counter too, which stays at zero.
+        let downstream = of_factory("downstream_context_secrets_not_ready");
+        let upstream = of_factory("upstream_context_secrets_not_ready");
         let counter = |name: &str| store.counter(&format!("{prefix}ssl.{name}"));
         // Stapling is left to rustls, which does not tell; the names are there for those who look for them.
         for name in ["ocsp_staple_failed", "ocsp_staple_omitted", "ocsp_staple_requests", "ocsp_staple_responses"] {
@@ -47,7 +73,18 @@ impl TlsStats {
                 .map(|(n, _)| (*n, counter(&format!("ciphers.{n}"))))
                 .collect(),
             curves: names::GROUPS.iter().map(|(n, group, _)| (*group, counter(&format!("curves.{n}")))).collect(),
+            secrets_not_ready: if side == Side::Server { downstream } else { upstream },
+            context_updates: Arc::new(of_factory("ssl_context_update_by_sds")),
         }
+    }
+
+    /// Counts a connection that cannot be, for lack of a secret.
+    pub fn record_not_ready(&self) {
+        self.secrets_not_ready.inc();
+    }
+
+    pub(super) fn updates(&self) -> &Arc<Counter> {
+        &self.context_updates
     }
 
     /// Counts a finished handshake.

@@ -65,7 +65,24 @@ impl RawValidation {
         Ok(RawValidation { context, ca, crl })
     }
 
+    /// What it says, all that it needs being in it.
     pub fn parse(&self, path: &str) -> Result<Arc<Validation>, ConfigError> {
+        let validation = self.parse_part(path)?;
+        if validation.roots.is_empty() {
+            if !validation.sans.is_empty() {
+                let reason =
+                    "SAN-based verification of peer certificates without trusted CA is insecure and not allowed";
+                return Err(ConfigError::new(path, reason));
+            }
+            if self.crl.is_some() {
+                return Err(ConfigError::new(format!("{path}.crl"), "a CRL needs a trusted CA"));
+            }
+        }
+        Ok(validation)
+    }
+
+    /// What it says, where the rest may be in another that it is merged with.
+    pub fn parse_part(&self, path: &str) -> Result<Arc<Validation>, ConfigError> {
         let at = |field: &str| format!("{path}.{field}");
         #[allow(deprecated, reason = "match_subject_alt_names is still accepted, as Envoy does")]
         let CertificateValidationContext {
@@ -120,15 +137,8 @@ impl RawValidation {
             hints: Vec::new(),
             ca: None,
         };
-        match &self.ca {
-            Some(ca) => validation.trust(ca, &at("trusted_ca"))?,
-            None if !validation.sans.is_empty() => {
-                let reason =
-                    "SAN-based verification of peer certificates without trusted CA is insecure and not allowed";
-                return Err(ConfigError::new(path, reason));
-            }
-            None if self.crl.is_some() => return Err(ConfigError::new(at("crl"), "a CRL needs a trusted CA")),
-            None => {}
+        if let Some(ca) = &self.ca {
+            validation.trust(ca, &at("trusted_ca"))?;
         }
         if !suppress_client_ca_list {
             validation.hints =

@@ -1,4 +1,4 @@
-//! Tools in the box: `waypost demo`, `waypost explain`, `waypost hbone`, `waypost sink`.
+//! Tools in the box: `waypost demo`, `waypost explain`, `waypost hbone`, `waypost sink`, `waypost wire`.
 
 mod args;
 mod demo;
@@ -13,6 +13,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod wire;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -40,7 +41,8 @@ fn dispatch(name: &str, args: Vec<OsString>) -> Result<ExitCode, Error> {
         "hbone" => (hbone::cli(), hbone::run),
         "explain" => (explain::cli(), explain::run),
         "demo" => (demo::cli(), demo::run),
-        _ => return Err(Error::Usage("no such tool: demo, explain, hbone or sink".into())),
+        "wire" => (wire::cli(), wire::run),
+        _ => return Err(Error::Usage("no such tool: demo, explain, hbone, sink or wire".into())),
     };
     match cli.try_get_matches_from(args) {
         Ok(matches) => run(&matches).map(|()| ExitCode::SUCCESS),

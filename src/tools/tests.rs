@@ -175,7 +175,7 @@ async fn http2_inside_a_tunnel() {
 #[tokio::test]
 async fn a_load_counts_what_was_answered() {
     let rig = rig();
-    let outcome = load(&rig.client(None), &target(), 2, 8, Duration::from_millis(200)).await.unwrap();
+    let outcome = load(&rig.client(None), &target(), 2, 8, Duration::from_millis(200), Arc::default()).await.unwrap();
     assert_eq!((outcome.errors, outcome.first_error.as_deref()), (0, None));
     assert!(outcome.latency.count() >= 16, "{} requests", outcome.latency.count());
     assert!(outcome.latency.quantile(0.5) <= outcome.latency.quantile(0.99));

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use waypost_filters::address::Address;
 use waypost_filters::stream::HostInfo;
@@ -16,9 +15,10 @@ use waypost_filters::stream::HostInfo;
 use crate::cluster::balance::BalanceState;
 use crate::cluster::connect::{AutoSni, Sharing, sni_key};
 use crate::cluster::pool::{Pool, PoolKey};
-use crate::cluster::{Cluster, ClusterTable, Host, OriginalDst, balance};
+use crate::cluster::{Cluster, ClusterTable, Host, Origin, OriginalDst, balance, changes};
 use crate::lifecycle::Drain;
-use crate::listener::{Handover, ListenerSet};
+use crate::listener::drain::Watchers;
+use crate::listener::{Handover, ListenSocket, Listeners};
 use crate::observe::stats::Store;
 
 /// How often pools are looked through for connections that their peers have closed or that are idle too long.
@@ -29,7 +29,7 @@ pub struct Shared {
     /// All clusters.
     pub clusters: ClusterTable,
     /// All listeners.
-    pub listeners: ArcSwap<ListenerSet>,
+    pub listeners: Listeners,
     /// All stats.
     pub stats: Arc<Store>,
     /// Whether the process is draining.
@@ -51,14 +51,16 @@ pub struct WorkerHandle {
 
 /// What a worker can be asked to do.
 pub enum Command {
-    /// Serve a listening socket for a listener.
-    Listen(Arc<crate::listener::Listener>, std::net::TcpListener),
-    /// Serve a listening Unix socket for a listener.
-    ListenUnix(Arc<crate::listener::Listener>, std::os::unix::net::UnixListener),
+    /// Serve a listening socket.
+    Listen(Arc<ListenSocket>, std::net::TcpListener),
+    /// Serve a listening Unix socket.
+    ListenUnix(Arc<ListenSocket>, std::os::unix::net::UnixListener),
     /// Serve a connection or stream that another worker accepted.
     Serve(Handover),
-    /// Close the listening sockets.
+    /// Close the listening sockets that have been marked closed.
     StopListening,
+    /// Close the connections whose filter chains are closed.
+    CloseChains,
     /// Close connections of clients that wait for nothing.
     CloseIdle,
     /// End the thread.
@@ -74,16 +76,18 @@ pub struct Worker {
     /// How many connections and tunnelled streams it serves.
     pub load: Arc<AtomicUsize>,
     pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
-    balance: RefCell<HashMap<u64, BalanceState>>,
-    /// Hosts of `ORIGINAL_DST` clusters, by cluster and address, kept while a pool uses them.
-    original: RefCell<HashMap<(u64, SocketAddr), Arc<Host>>>,
+    balance: RefCell<HashMap<u64, (Weak<Cluster>, BalanceState)>>,
+    /// Hosts of `ORIGINAL_DST` clusters, by origin and address, kept while a pool uses them.
+    original: RefCell<HashMap<(u64, SocketAddr), (Arc<Host>, Arc<Origin>)>>,
+    /// [`changes`] of clusters when they were last looked through.
+    seen: Cell<u64>,
     random: Cell<u64>,
-    /// Tells accept loops to end.
+    /// Tells accept loops to look whether their sockets are closed.
     pub stop_listening: tokio::sync::Notify,
     /// Tells HTTP/1 connections that wait for a request to end.
     pub close_idle_clients: tokio::sync::Notify,
-    /// Whether they have been told: one that is not waiting at the moment does not hear the call.
-    pub stopped: Cell<bool>,
+    /// Connections that end when their filter chains are closed.
+    pub watchers: Watchers,
 }
 
 impl Worker {
@@ -97,11 +101,17 @@ impl Worker {
             pools: RefCell::default(),
             balance: RefCell::default(),
             original: RefCell::default(),
+            seen: Cell::new(0),
             random: Cell::new(seed | 1),
             stop_listening: tokio::sync::Notify::new(),
             close_idle_clients: tokio::sync::Notify::new(),
-            stopped: Cell::new(false),
+            watchers: Watchers::default(),
         })
+    }
+
+    /// The control thread's: for connections to discovery services and the like. It accepts nothing and takes no commands.
+    pub fn control(shared: Arc<Shared>) -> Rc<Worker> {
+        Worker::new(usize::MAX, shared, Arc::default())
     }
 
     /// A random number (xorshift64*): for load balancing and sampling, not for secrets.
@@ -118,23 +128,26 @@ impl Worker {
     pub fn pick(&self, cluster: &Arc<Cluster>, avoid: &[u64]) -> Option<Arc<Host>> {
         let hosts = cluster.hosts.load();
         let mut states = self.balance.borrow_mut();
-        let state = states.entry(cluster.id).or_default();
+        let (_, state) = states.entry(cluster.id).or_insert_with(|| (Arc::downgrade(cluster), BalanceState::default()));
+        if hosts.panic {
+            cluster.stats.lb_healthy_panic.inc();
+        }
         balance::pick(cluster.policy, &hosts, state, self.random(), avoid)
     }
 
     /// The host of an `ORIGINAL_DST` cluster at an address.
-    pub fn original(&self, cluster: &Arc<Cluster>, config: &OriginalDst, mut address: SocketAddr) -> Arc<Host> {
+    pub fn original(&self, config: &OriginalDst, mut address: SocketAddr) -> Arc<Host> {
         if let Some(port) = config.port {
             address.set_port(port);
         }
         let mut hosts = self.original.borrow_mut();
-        let host = hosts.entry((cluster.id, address)).or_insert_with(|| {
+        let (host, _) = hosts.entry((config.origin.id, address)).or_insert_with(|| {
             let info = HostInfo {
                 address: Address::Ip(address),
                 hostname: Arc::from(""),
                 metadata: waypost_filters::metadata::Metadata::default(),
             };
-            Arc::new(Host::new(info, config.transport.clone()))
+            (Arc::new(Host::new(info, config.transport.clone())), config.origin.clone())
         });
         host.clone()
     }
@@ -155,6 +168,7 @@ impl Worker {
         let mut pools = self.pools.borrow_mut();
         let found = pools.get(&key);
         if let Some(pool) = found.filter(|p| p.serves(shared, sni)) {
+            pool.follow(cluster, host);
             return pool.clone();
         }
         let collides = found.is_some();
@@ -168,6 +182,11 @@ impl Worker {
     /// Looks through all pools; drops the empty ones.
     fn sweep(&self) {
         let now = Instant::now();
+        let changes = changes();
+        if self.seen.replace(changes) != changes {
+            self.balance.borrow_mut().retain(|_, (cluster, _)| cluster.strong_count() > 0);
+            self.original.borrow().values().filter(|(_, o)| o.state.retired()).for_each(|(h, _)| h.state.retire());
+        }
         let all: Vec<(PoolKey, Rc<Pool>)> = self.pools.borrow().iter().map(|(k, p)| (*k, p.clone())).collect();
         for (key, pool) in all {
             let keep = pool.sweep(now);
@@ -176,7 +195,7 @@ impl Worker {
                 self.pools.borrow_mut().remove(&key);
             }
         }
-        self.original.borrow_mut().retain(|_, host| Arc::strong_count(host) > 1);
+        self.original.borrow_mut().retain(|_, (host, _)| Arc::strong_count(host) > 1);
     }
 
     /// Closes idle upstream connections, when the process ends.
@@ -225,13 +244,11 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Listen(listener, socket)) => crate::listener::accept::listen(&worker, listener, socket),
-                Some(Command::ListenUnix(listener, socket)) => crate::listener::accept::listen_unix(&worker, listener, socket),
+                Some(Command::Listen(to, socket)) => crate::listener::accept::listen(&worker, to, socket),
+                Some(Command::ListenUnix(to, socket)) => crate::listener::accept::listen_unix(&worker, to, socket),
                 Some(Command::Serve(handover)) => handover.serve(&worker),
-                Some(Command::StopListening) => {
-                    worker.stopped.set(true);
-                    worker.stop_listening.notify_waiters();
-                }
+                Some(Command::StopListening) => worker.stop_listening.notify_waiters(),
+                Some(Command::CloseChains) => worker.watchers.wake(),
                 Some(Command::CloseIdle) => worker.close_idle_clients.notify_waiters(),
                 Some(Command::Stop) | None => {
                     worker.close_idle();

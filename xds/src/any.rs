@@ -32,6 +32,24 @@ pub fn unpack_with<M: Message + Name + Default>(any: &Any, path: &str, options: 
     M::decode(any.value.as_slice()).map_err(|error| Error::new(path, format!("this is not a {wanted}: {error}")))
 }
 
+/// The full name and the wire form of the message within, seen through a `TypedStruct` and checked ([`validate`]): for extensions of which no
+/// more than that is wanted. A type that the API does not have is an error.
+pub fn content(any: &Any, path: &str) -> Result<(String, Vec<u8>), Error> {
+    if let Some((url, value)) = typed_struct(any).map_err(|error| error.within(path))? {
+        let name = last(&url).to_owned();
+        let wire = json::decode(&value, &name, &Options::ignore_unknown()).map_err(|error| error.within(path))?;
+        return content(&Any { type_url: url, value: wire }, path);
+    }
+    let name = last(&any.type_url);
+    validate::check(name, &any.value).map_err(|error| error.within(path))?;
+    Ok((name.to_owned(), any.value.clone()))
+}
+
+/// Whether the API has a message of this full name.
+pub fn is_known(full_name: &str) -> bool {
+    crate::schema::Message::find(full_name).is_some()
+}
+
 fn check(wanted: &str, found: &str, path: &str) -> Result<(), Error> {
     if wanted == found { Ok(()) } else { Err(Error::new(path, format!("expected a {wanted}, found a {found}"))) }
 }

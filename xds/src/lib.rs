@@ -3,7 +3,8 @@
 //! The types come from the crate `envoy-types` and, where it has gaps, from [`messages`]; [`envoy`], [`google`], [`xds`], [`udpa`] and [`istio`]
 //! name them all. [`json`] carries messages between their wire form and JSON by a table that is built into the binary: nothing is parsed
 //! at start-up and nothing is held on the heap. [`validate`] checks the rules that the API states for its fields, and [`any`] opens extension
-//! configuration, checked and seen through a `TypedStruct`.
+//! configuration, checked and seen through a `TypedStruct`. [`client`] talks to management servers in both dialects of xDS, and knows no
+//! resource but by its name.
 //!
 //! ```
 //! use waypost_xds::{envoy::config::bootstrap::v3::Bootstrap, json, validate, yaml};
@@ -22,6 +23,7 @@
 //! ```
 
 pub mod any;
+pub mod client;
 mod error;
 pub mod json;
 pub mod messages;

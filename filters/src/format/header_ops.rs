@@ -87,6 +87,16 @@ impl HeaderOps {
         })
     }
 
+    /// One header that is set or added.
+    pub fn one_added(option: proto::HeaderValueOption, path: &str) -> Result<HeaderOps, HeaderOpsError> {
+        Ok(HeaderOps { add: Box::new([rule(option, path)?]), remove: Box::default() })
+    }
+
+    /// One header that is removed.
+    pub fn one_removed(name: &str, path: &str) -> Result<HeaderOps, HeaderOpsError> {
+        Ok(HeaderOps { remove: Box::new([removal(name, path)?]), add: Box::default() })
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()

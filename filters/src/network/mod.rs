@@ -1,3 +1,4 @@
 //! Network filters.
 
 pub mod set_filter_state;
+pub mod unsupported;

@@ -1,5 +1,6 @@
 //! The dumps of all resource types, made of what the store holds.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -221,16 +222,11 @@ type Wanted<'a> = dyn Fn(&str) -> bool + 'a;
 
 /// The resources of a type: static, active and warming ones.
 fn sorted<'a>(inner: &'a Inner, wanted: &Wanted<'_>, kind: Kind) -> [Vec<(&'a String, &'a Resource)>; 3] {
-    let mut lists = [Vec::new(), Vec::new(), Vec::new()];
-    let [fixed, active, warming] = &mut lists;
-    for (name, resource) in inner.resources.get(&kind).into_iter().flatten().filter(|(n, _)| wanted(n)) {
-        match (&resource.version, resource.warming) {
-            (None, _) => fixed.push((name, resource)),
-            (Some(_), false) => active.push((name, resource)),
-            (Some(_), true) => warming.push((name, resource)),
-        }
-    }
-    lists
+    let of = |all: &'a BTreeMap<Kind, BTreeMap<String, Resource>>| {
+        all.get(&kind).into_iter().flatten().filter(|(n, _)| wanted(n))
+    };
+    let (fixed, active) = of(&inner.resources).partition(|(_, r)| r.version.is_none());
+    [fixed, active, of(&inner.warming).collect()]
 }
 
 /// `version_info`, the message, `last_updated` and `error_state`, as most elements have them.
@@ -274,19 +270,19 @@ fn listeners(inner: &Inner, wanted: &Wanted<'_>) -> Message {
     version(inner, Kind::Listener, &mut out);
     let [fixed, active, warming] = sorted(inner, wanted, Kind::Listener);
     out.put_list("static_listeners", fixed.iter().map(|(_, r)| element(r, "listener")).collect());
-    let mut dynamic = Vec::new();
+    // One element for a name, with the state that is in force and the one that waits.
+    let mut dynamic: BTreeMap<&String, Map<String, Value>> = BTreeMap::new();
     for (state, list) in [("active_state", active), ("warming_state", warming)] {
         for (name, resource) in list {
-            let mut whole = Map::new();
-            whole.insert("name".to_owned(), name.clone().into());
+            let whole = dynamic.entry(name).or_default();
+            whole.entry("name".to_owned()).or_insert_with(|| name.clone().into());
             let mut inner = element(resource, "listener");
             let failed = inner.as_object_mut().and_then(|m| m.remove("error_state"));
             whole.insert(state.to_owned(), inner);
             whole.extend(failed.map(|f| ("error_state".to_owned(), f)));
-            dynamic.push(Value::Object(whole));
         }
     }
-    out.put_list("dynamic_listeners", dynamic);
+    out.put_list("dynamic_listeners", dynamic.into_values().map(Value::Object).collect());
     out
 }
 
@@ -372,7 +368,7 @@ type Place<'a> = (&'a [Arc<str>; 3], u32, Vec<Value>);
 fn assignment(cluster: &Cluster) -> Value {
     let hosts = cluster.hosts.load();
     let mut places: Vec<Place<'_>> = Vec::new();
-    for host in &hosts.all {
+    for host in hosts.all.iter() {
         let mut endpoint = Map::new();
         endpoint.insert("address".to_owned(), clusters::address(&host.info.address));
         endpoint.insert("health_check_config".to_owned(), json!({}));
@@ -384,9 +380,9 @@ fn assignment(cluster: &Cluster) -> Value {
             "health_status": clusters::health_status(host.health),
             "load_balancing_weight": host.weight,
         });
-        match places.iter_mut().find(|(l, p, _)| **l == host.locality && *p == host.priority) {
+        match places.iter_mut().find(|(l, p, _)| **l == host.place.locality && *p == host.place.priority) {
             Some((_, _, list)) => list.push(entry),
-            None => places.push((&host.locality, host.priority, vec![entry])),
+            None => places.push((&host.place.locality, host.place.priority, vec![entry])),
         }
     }
     places.sort_by_key(|(_, priority, _)| *priority);

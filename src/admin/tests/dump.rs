@@ -186,3 +186,77 @@ fn dynamic_resources_show_version_and_errors() {
     config.remove(Kind::Cluster, "d");
     assert_eq!(get(&state, "/config_dump?resource=dynamic_active_clusters"), "{}\n");
 }
+
+/// A message of the JSON that has its type.
+fn typed(value: &Value) -> waypost_xds::google::protobuf::Any {
+    waypost_xds::json::from_value(value, &waypost_xds::json::Options::reject_unknown()).unwrap()
+}
+
+#[test]
+fn what_is_secret_in_discovered_resources_is_hidden() {
+    const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
+    let state = loaded();
+    let certificate = serde_json::json!({
+        "certificate_chain": {"inline_string": "a chain"},
+        "private_key": {"inline_bytes": "aHVzaA=="},
+        "password": {"inline_string": "hush"},
+        // The type of the provider's configuration is not known here.
+        "private_key_provider": {
+            "provider_name": "cryptomb",
+            "typed_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "hush"},
+        },
+    });
+    let secret = |name: &str, field: &str, value: &Value| {
+        typed(&serde_json::json!({"@type": format!("{TLS}.Secret"), "name": name, field: value}))
+    };
+    let mut unknown = certificate.clone();
+    unknown.as_object_mut().unwrap().remove("private_key_provider");
+    let put = |name: &str, message, warming| state.config.put_dynamic(Kind::Secret, name, message, "7", warming);
+    put("default", secret("default", "tls_certificate", &certificate), false);
+    let keys = serde_json::json!({"keys": [{"inline_string": "hush"}, {"inline_bytes": "aHVzaA=="}]});
+    put("keys", secret("keys", "session_ticket_keys", &keys), false);
+    let generic = serde_json::json!({"secret": {"inline_string": "hush"}, "secrets": {"k": {"inline_string": "hush"}}});
+    put("generic", secret("generic", "generic_secret", &generic), true);
+    put("waits", secret("waits", "tls_certificate", &serde_json::json!({})), true);
+
+    let socket = |message: &str| {
+        let common = serde_json::json!({"common_tls_context": {"tls_certificates": [unknown]}});
+        let mut config = common.clone();
+        config["@type"] = format!("{TLS}.{message}").into();
+        let boxed = serde_json::json!({
+            "@type": "type.googleapis.com/xds.type.v3.TypedStruct",
+            "type_url": format!("{TLS}.{message}"),
+            "value": common,
+        });
+        [config, boxed].map(|c| serde_json::json!({"name": "tls", "typed_config": c}))
+    };
+    let chains: Vec<Value> =
+        socket("DownstreamTlsContext").into_iter().map(|s| serde_json::json!({"transport_socket": s})).collect();
+    let listener = serde_json::json!({
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": "l", "filter_chains": chains,
+    });
+    state.config.put_dynamic(Kind::Listener, "l", typed(&listener), "7", false);
+    for (i, socket) in socket("UpstreamTlsContext").into_iter().enumerate() {
+        let cluster = serde_json::json!({
+            "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            "name": format!("c{i}"),
+            "transport_socket_matches": [{"name": "m", "transport_socket": socket}],
+        });
+        state.config.put_dynamic(Kind::Cluster, &format!("c{i}"), typed(&cluster), "7", false);
+    }
+
+    let text = get(&state, "/config_dump");
+    for hidden in ["hush", "aHVzaA==", "hushed"] {
+        assert!(!text.contains(hidden), "{hidden}: {text}");
+    }
+    assert_eq!(text.matches("a chain").count(), 5, "what everybody may know is shown");
+    let dump = json(&text);
+    let secrets = dump["configs"].as_array().unwrap().iter().find(|c| c["@type"].as_str().unwrap().contains("Secrets"));
+    let secrets = secrets.unwrap();
+    let list = |field: &str| {
+        let list = secrets[field].as_array().unwrap().iter();
+        list.map(|s| (s["name"].as_str().unwrap().to_owned(), s["version_info"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(list("dynamic_active_secrets"), [("default".to_owned(), "7".into()), ("keys".to_owned(), "7".into())]);
+    assert_eq!(list("dynamic_warming_secrets"), [("generic".to_owned(), "7".into()), ("waits".to_owned(), "7".into())]);
+}

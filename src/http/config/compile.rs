@@ -26,8 +26,10 @@ use super::{
     ServerMode, Stats, StripPort, Timeouts, UpgradeConfig, UserAgent, Xfcc, XfccMode,
 };
 use crate::config::{ConfigError, Context, refuse, warn_ignored};
+use crate::discovery::source::Fetch;
 use crate::http::filters::{FilterConfig, build_chain};
-use crate::route::{FilterOverrides, RouteTable};
+use crate::route::RouteTable;
+use crate::route::slot::Routes;
 
 impl HttpConnectionManager {
     /// Compiles the message; `path` is where it stands.
@@ -123,9 +125,13 @@ impl HttpConnectionManager {
         )?;
         let routes = match route_specifier {
             Some(inner::RouteSpecifier::RouteConfig(routes)) => {
-                RouteTable::compile(routes, cx, &at(path, "route_config"))?
+                Routes::Here(RouteTable::compile(routes, cx, &at(path, "route_config"))?)
             }
-            Some(inner::RouteSpecifier::Rds(_)) => return Err(ConfigError::unsupported(at(path, "rds"))),
+            Some(inner::RouteSpecifier::Rds(proto::Rds { config_source, route_config_name })) => {
+                let path = at(path, "rds");
+                let fetch = Fetch::of(&config_source.unwrap_or_default(), &at(&path, "config_source"))?;
+                Routes::Slot(cx.routes.slot(fetch, &route_config_name, &stat_prefix))
+            }
             Some(inner::RouteSpecifier::ScopedRoutes(_)) => {
                 return Err(ConfigError::unsupported(at(path, "scoped_routes")));
             }
@@ -133,7 +139,7 @@ impl HttpConnectionManager {
         };
         let filters_path = at(path, "http_filters");
         let filters = FilterConfig::list(http_filters, &filters_path)?;
-        let chain = Arc::new(build_chain(&filters, &FilterOverrides::default(), &filters_path)?);
+        let chain = Arc::new(build_chain(&filters, &filters_path)?);
 
         Ok(Arc::new(HttpConnectionManager {
             codec: match inner::CodecType::try_from(codec_type) {
@@ -400,7 +406,7 @@ fn upgrades(protos: Vec<inner::UpgradeConfig>, path: &str) -> Result<Vec<Upgrade
             None
         } else {
             let path = at(&path, "filters");
-            Some(Arc::new(build_chain(&FilterConfig::list(filters, &path)?, &FilterOverrides::default(), &path)?))
+            Some(Arc::new(build_chain(&FilterConfig::list(filters, &path)?, &path)?))
         };
         upgrades.push(UpgradeConfig { kind: upgrade_type.into(), enabled: boolean(enabled, true), chain });
     }

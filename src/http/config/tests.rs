@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use waypost_xds::any;
 use waypost_xds::envoy::config::core::v3 as core;
+use waypost_xds::envoy::config::rbac::v3 as rbac;
 use waypost_xds::envoy::config::route::v3::RouteConfiguration;
+use waypost_xds::envoy::extensions::filters::http as filters;
 use waypost_xds::envoy::extensions::filters::http::{cors::v3::Cors, fault::v3::HttpFault, router::v3::Router};
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use waypost_xds::google::protobuf::{self as pb, Any};
@@ -41,6 +43,7 @@ pub(crate) fn compile(change: impl FnOnce(&mut Proto)) -> Result<Arc<HttpConnect
         clusters: &clusters,
         logs: &logs,
         secrets: &crate::tls::SecretStore::new(),
+        routes: &crate::route::slot::RouteSlots::default(),
         process: &process,
     };
     let mut proto = least();
@@ -104,22 +107,26 @@ fn what_is_not_built_is_refused_with_its_path() {
         }),
         ("hcm.http3_protocol_options: not supported yet", |p| p.http3_protocol_options = Some(Default::default())),
         ("hcm.codec_type: not supported yet", |p| p.codec_type = inner::CodecType::Http3 as i32),
-        ("hcm.http_filters[0].config_discovery: not supported yet", |p| {
-            p.http_filters[0].config_type = Some(proto::http_filter::ConfigType::ConfigDiscovery(Default::default()));
+        ("hcm.http_filters[0].config_discovery.config_source: value is required", |p| {
+            let source = core::ExtensionConfigSource {
+                type_urls: vec!["type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm".into()],
+                ..Default::default()
+            };
+            let router = p.http_filters.remove(0);
+            let mut wasm = filter("wasm", Any::default());
+            wasm.config_type = Some(proto::http_filter::ConfigType::ConfigDiscovery(source));
+            p.http_filters = vec![wasm, router];
         }),
         ("hcm.http_filters: the last filter must be the terminal filter envoy.filters.http.router", |p| {
             p.http_filters.push(filter("cors", any::pack(&Cors {})));
         }),
-        ("hcm.http_filters[0].typed_config: not supported yet: a.b.C", |p| {
+        ("hcm.http_filters[0].typed_config: not supported: a.b.C", |p| {
             p.http_filters.insert(0, filter("x", Any { type_url: "type.googleapis.com/a.b.C".into(), value: vec![] }));
         }),
-        (
-            "hcm.http_filters[0].typed_config: not supported yet: envoy.extensions.filters.http.fault.v3.HTTPFault",
-            |p| {
-                let fault = HttpFault { upstream_cluster: "x".into(), ..Default::default() };
-                p.http_filters.insert(0, filter("fault", any::pack(&fault)));
-            },
-        ),
+        ("hcm.http_filters[0].typed_config.transport_api_version: value must be one of the defined enum values", |p| {
+            let config = filters::ext_authz::v3::ExtAuthz { transport_api_version: 9, ..Default::default() };
+            p.http_filters.insert(0, filter("authz", any::pack(&config)));
+        }),
         ("hcm.http_filters[0].typed_config.upstream_log: not supported yet", |p| {
             let router = Router { upstream_log: vec![Default::default()], ..Default::default() };
             p.http_filters = vec![filter("router", any::pack(&router))];
@@ -170,7 +177,86 @@ fn filters_without_work_are_not_in_the_chain() {
         ];
     })
     .unwrap();
-    assert_eq!((hcm.filters.len(), hcm.chain.filters.len()), (8, 1));
+    assert_eq!(hcm.chain.filters.len(), 1);
+}
+
+/// How many of these filters run.
+fn running(configs: Vec<Any>) -> usize {
+    let before = |p: &mut Proto| {
+        let router = p.http_filters.remove(0);
+        p.http_filters = configs.into_iter().map(|c| filter("f", c)).chain([router]).collect();
+    };
+    compile(before).unwrap().chain.filters.len()
+}
+
+#[test]
+fn a_guard_closes_its_chain_unless_it_refuses_nothing() {
+    use filters::local_ratelimit::v3::LocalRateLimit;
+    use filters::rbac::v3::Rbac;
+    let rules = |action| Some(rbac::Rbac { action: action as i32, ..Default::default() });
+    let allow = Rbac { rules: rules(rbac::rbac::Action::Allow), ..Default::default() };
+    let deny = Rbac { rules: rules(rbac::rbac::Action::Deny), ..Default::default() };
+    let matcher =
+        Rbac { rules: rules(rbac::rbac::Action::Log), matcher: Some(Default::default()), ..Default::default() };
+    let bucket = LocalRateLimit {
+        stat_prefix: "p".into(),
+        token_bucket: Some(waypost_xds::envoy::r#type::v3::TokenBucket {
+            max_tokens: 1,
+            fill_interval: seconds(1),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    for closed in [any::pack(&allow), any::pack(&deny), any::pack(&matcher), any::pack(&bucket)] {
+        assert_eq!(running(vec![closed.clone()]), 1, "{closed:?}");
+    }
+    let shadow = Rbac { shadow_rules: rules(rbac::rbac::Action::Deny), ..Default::default() };
+    let log = Rbac { rules: rules(rbac::rbac::Action::Log), ..Default::default() };
+    let limit = LocalRateLimit { stat_prefix: "p".into(), ..Default::default() };
+    assert_eq!(running(vec![any::pack(&shadow), any::pack(&log), any::pack(&limit)]), 0);
+}
+
+#[test]
+fn routes_switch_guards_off_and_on() {
+    use crate::route::FilterOverrides;
+    use filters::rbac::v3::{Rbac, RbacPerRoute};
+    let shadow = Rbac::default();
+    let deny = Rbac { rules: Some(rbac::Rbac::default()), ..Default::default() };
+    let hcm = compile(|p| {
+        p.http_filters.insert(0, filter("shadow", any::pack(&shadow)));
+        p.http_filters.insert(1, filter("deny", any::pack(&deny)));
+        let mut off = filter("off", any::pack(&deny));
+        off.disabled = true;
+        p.http_filters.insert(2, off);
+    })
+    .unwrap();
+    let said = |filter: &str, config: Any| {
+        let overrides = FilterOverrides::compile([(filter.to_owned(), config)].into(), "r").unwrap();
+        (hcm.chain.on_route(&overrides).map(|c| c.filters.len()), hcm.chain.closed_on(&overrides))
+    };
+    let switch = |disabled| {
+        any::pack(&waypost_xds::envoy::config::route::v3::FilterConfig {
+            disabled,
+            config: (!disabled).then(Any::default),
+            ..Default::default()
+        })
+    };
+    let guarded = any::pack(&RbacPerRoute { rbac: Some(shadow.clone()) });
+    let jwt_off = filters::jwt_authn::v3::PerRouteConfig {
+        requirement_specifier: Some(filters::jwt_authn::v3::per_route_config::RequirementSpecifier::Disabled(true)),
+    };
+    assert_eq!(hcm.chain.filters.len(), 1);
+    assert_eq!(said("deny", switch(true)), (Some(0), None));
+    assert_eq!(said("deny", any::pack(&RbacPerRoute { rbac: None })), (Some(0), None));
+    assert_eq!(
+        said("deny", any::pack(&jwt_off)),
+        (None, None),
+        "what is for another type of filter is not for this one"
+    );
+    assert_eq!(said("deny", guarded.clone()), (Some(1), Some("filter_not_supported{deny}".into())));
+    assert_eq!(said("shadow", guarded.clone()), (Some(2), Some("filter_not_supported{shadow}".into())));
+    assert_eq!(said("off", switch(false)), (Some(2), None));
+    assert_eq!(said("other", guarded), (None, None));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use prost::Message;
 use waypost_filters::address::Address;
 use waypost_filters::connection::Connection;
 use waypost_filters::matcher::{Cidr, CidrTrie};
@@ -45,15 +46,14 @@ struct BySourcePort(HashMap<u16, usize>);
 impl Criteria {
     pub fn compile(chains: &[FilterChain], path: &str) -> Result<Criteria, ConfigError> {
         let mut criteria = Criteria::default();
-        let mut seen: Vec<(FilterChainMatch, &str)> = Vec::with_capacity(chains.len());
+        let mut seen: HashMap<Vec<u8>, &str> = HashMap::with_capacity(chains.len());
         for (i, chain) in chains.iter().enumerate() {
             let path = format!("{path}.filter_chains[{i}]");
             let wanted = chain.filter_chain_match.clone().unwrap_or_default();
-            if let Some((_, other)) = seen.iter().find(|(m, _)| *m == wanted) {
+            if let Some(other) = seen.insert(wanted.encode_to_vec(), &chain.name) {
                 let reason = format!("filter chain '{}' has the same matching rules defined as '{other}'", chain.name);
                 return Err(ConfigError::new(path, reason));
             }
-            seen.push((wanted.clone(), &chain.name));
             criteria.insert(wanted, i, &format!("{path}.filter_chain_match"))?;
         }
         Ok(criteria)

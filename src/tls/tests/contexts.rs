@@ -43,7 +43,10 @@ fn what_is_not_supported_is_refused_by_its_path() {
         tls_certificate_sds_secret_configs: vec![api::SdsSecretConfig { name: "default".into(), sds_config }],
         ..common(&[], None)
     };
-    assert_eq!(refused(sds(sds_config)).0, ".tls_certificate_sds_secret_configs[0].sds_config.api_config_source");
+    assert_eq!(
+        refused(sds(sds_config)).0,
+        ".tls_certificate_sds_secret_configs[0].sds_config.api_config_source.api_type"
+    );
     assert_eq!(refused(sds(None)).1, "Unknown static secret: default");
 }
 

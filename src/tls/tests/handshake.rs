@@ -51,7 +51,7 @@ fn hbone_peers_prove_who_they_are() {
     assert_eq!((peer.sha256.len(), peer.sha1.len(), peer.pem_encoded.matches("BEGIN").count()), (64, 40, 1));
 
     let store = Store::default();
-    let stats = TlsStats::new(&store, "listener.x.");
+    let stats = TlsStats::server(&store, "listener.x.");
     stats.record_handshake(&down, &s);
     for name in ["handshake", "versions.TLSv1.3", "ciphers.TLS_AES_128_GCM_SHA256", "curves.X25519"] {
         assert_eq!(store.counter(&format!("listener.x.ssl.{name}")).value(), 1, "{name}");

@@ -7,4 +7,5 @@ mod handshake;
 mod pki;
 mod rejects;
 mod reload;
+mod sds;
 mod stream;

@@ -21,7 +21,7 @@ fn offer(leaf: Option<&Leaf>, validation: Context, require: bool) -> Result<bool
         Err((_, error)) => {
             // Leaked: threads know a store by its address, which another one must not get.
             let (error, store) = (error.unwrap(), Box::leak(Box::new(Store::default())));
-            TlsStats::new(store, "").record_failure(&error);
+            TlsStats::server(store, "").record_failure(&error);
             let names = [
                 "fail_verify_san",
                 "fail_verify_cert_hash",

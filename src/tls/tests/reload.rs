@@ -136,7 +136,7 @@ fn a_context_waits_for_its_slots() {
 
     let set = |name: &str, r#type| {
         let slot = store.slot(Origin::Path(directory.0.join(name)), name);
-        slot.set(api::Secret { name: name.to_owned(), r#type: Some(r#type) });
+        slot.set(api::Secret { name: name.to_owned(), r#type: Some(r#type) }).unwrap();
         store.refresh();
     };
     set("default", api::secret::Type::TlsCertificate(certificate(&ca.spiffe("spiffe://td/waypoint"))));

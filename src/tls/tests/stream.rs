@@ -80,7 +80,7 @@ async fn both_sides_learn_why_and_count_it() {
     let (server, client) =
         (server(common(&[&ca.spiffe("spiffe://a")], None), false), client(common(&[], Some(trust(&other))), ""));
     let store: &Store = Box::leak(Box::default());
-    let (down, up) = (TlsStats::new(store, "listener.x."), TlsStats::new(store, "cluster.x."));
+    let (down, up) = (TlsStats::server(store, "listener.x."), TlsStats::client(store, "cluster.x."));
     let (c, s) = meet(&client, &server, None, Some((&up, &down))).await;
     assert!(c.unwrap_err().contains("CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert"));
     assert!(s.unwrap_err().contains("TLSV1_ALERT_UNKNOWN_CA"));

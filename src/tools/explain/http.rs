@@ -15,10 +15,10 @@ use super::walk::{Walk, set};
 use crate::cluster::UpstreamProtocol;
 use crate::cluster::connect::Sharing;
 use crate::http::config::HttpConnectionManager;
-use crate::http::filters::Chain;
+use crate::http::filters::{Chain, OnRoute};
 use crate::http::rules::request::mutate_request;
 use crate::http::stream::{chain_of, note_route};
-use crate::route::{Action, ClusterChoice, Forward, Route, RouteSearch};
+use crate::route::{Action, ClusterChoice, FilterEffect, FilterOverrides, Forward, Route, RouteSearch, RouteTable};
 
 impl Walk<'_> {
     /// The way of a request; `rest` is what it carries, if it is a CONNECT.
@@ -37,28 +37,43 @@ impl Walk<'_> {
         let came = request.clone();
         let mut stream = HttpStream { info, request, response: None, response_trailers: None, reroute: false };
         let mut steps = Vec::new();
-        if let Err(reply) = mutate_request(hcm, &hcm.routes.internal_only_headers, &mut stream) {
+        let loaded = hcm.routes.load();
+        let table = loaded.get();
+        let internal_only = table.map_or(&[][..], |t| &t.internal_only_headers);
+        if let Err(reply) = mutate_request(hcm, internal_only, &mut stream) {
             steps.push(self.answered(&reply, "the connection manager"));
             return step.with(steps);
         }
         steps.extend(changed(&came, &stream.request, "is normalised"));
-        let mut route = hcm.routes.find(&stream, self.random).cloned();
+        let mut route = table.and_then(|t| t.find(&stream, self.random)).cloned();
         note_route(&mut stream.info, route.as_ref());
-        let mut search = search_steps(&hcm.routes.explain(&stream, self.random), &hcm.routes.name);
+        let mut search = self.search(hcm, table, &stream);
         let Some(chain) = chain_of(&stream, hcm, route.as_deref()) else {
             steps.extend(search);
             let reply = LocalReply::new(http::StatusCode::FORBIDDEN, "upgrade_failed");
             steps.push(self.answered(&reply, "the upgrade is not enabled"));
             return step.with(steps);
         };
-        if !self.filters(hcm, &chain, &mut stream, &mut steps) {
+        let overrides = route.as_ref().map(|r| r.filters.clone()).unwrap_or_default();
+        let before_filters = steps.len();
+        if !self.filters(&chain, &overrides, &mut stream, &mut steps) {
+            // The route is of interest where it had a say in what filters do.
+            if !overrides.is_empty() {
+                steps.splice(before_filters..before_filters, search);
+            }
             return step.with(steps);
         }
         if std::mem::take(&mut stream.reroute) {
             steps.push(Step::new("reroute", "a filter has changed what routing depends on"));
-            route = hcm.routes.find(&stream, self.random).cloned();
+            route = table.and_then(|t| t.find(&stream, self.random)).cloned();
             note_route(&mut stream.info, route.as_ref());
-            search = search_steps(&hcm.routes.explain(&stream, self.random), &hcm.routes.name);
+            search = self.search(hcm, table, &stream);
+            if let Some(details) = route.as_ref().and_then(|r| chain.closed_on(&r.filters)) {
+                steps.extend(search);
+                let reply = LocalReply::new(http::StatusCode::INTERNAL_SERVER_ERROR, details);
+                steps.push(self.answered(&reply, "a filter that this route wants, and that is not built,"));
+                return step.with(steps);
+            }
         }
         steps.extend(search);
         let keep_original = !chain.router.suppress_envoy_headers;
@@ -91,38 +106,42 @@ impl Walk<'_> {
     /// The verdict of each filter; false where one of them answers.
     fn filters(
         &mut self,
-        hcm: &HttpConnectionManager,
-        chain: &Arc<Chain>,
+        chain: &Chain,
+        overrides: &FilterOverrides,
         stream: &mut HttpStream,
         steps: &mut Vec<Step>,
     ) -> bool {
-        let mut built = chain.filters.iter().zip(&chain.names).peekable();
-        // An upgrade may have a chain of its own, whose filters are not those of the connection manager.
-        let configured: &[_] = if Arc::ptr_eq(chain, &hcm.chain) { &hcm.filters } else { &[] };
-        for filter in configured.iter().take(configured.len().saturating_sub(1)) {
-            let text = format!("filter {} ({})", filter.name, filter.type_name);
-            match built.next_if(|(_, name)| **name == filter.name) {
-                Some((built, name)) => {
-                    if !self.filter(built.as_ref(), name, &text, stream, steps) {
-                        return false;
-                    }
+        for OnRoute { name, type_name, runs, has_work } in chain.each_on_route(overrides) {
+            let type_name = if type_name.is_empty() { "of no type that is known here" } else { type_name };
+            let text = format!("filter {name} ({type_name})");
+            if let Some(filter) = runs {
+                if !self.filter(filter.as_ref(), name, &text, stream, steps) {
+                    return false;
                 }
-                None => {
-                    let why = if filter.disabled { "disabled" } else { "left out, it changes no request" };
-                    steps.push(
-                        Step::new("filter", format!("{text}: {why}"))
-                            .fact("name", &*filter.name)
-                            .fact("verdict", "left out"),
-                    );
-                }
+                continue;
             }
-        }
-        for (filter, name) in built {
-            if !self.filter(filter.as_ref(), name, &format!("filter {name}"), stream, steps) {
-                return false;
-            }
+            let why = match overrides.get(name) {
+                _ if !has_work => "left out, it changes no request",
+                Some(FilterEffect::Off(_)) => "switched off on this route",
+                _ => "disabled",
+            };
+            let step = Step::new("filter", format!("{text}: {why}"));
+            steps.push(step.fact("name", name).fact("verdict", "left out"));
         }
         true
+    }
+
+    /// Virtual host and route, or why there is no table to look in.
+    fn search(&self, hcm: &HttpConnectionManager, table: Option<&RouteTable>, stream: &HttpStream) -> Vec<Step> {
+        if let Some(table) = table {
+            return search_steps(&table.explain(stream, self.random), &table.name);
+        }
+        let name = hcm.routes.slot().map(|s| s.name.as_str()).unwrap_or_default();
+        let why = match self.world.broken_routes.get(name) {
+            Some(error) => format!("cannot be used: {error}"),
+            None => "has not come over RDS".to_owned(),
+        };
+        vec![Step::new("virtual_host", format!("route configuration {name:?} {why}"))]
     }
 
     fn filter(

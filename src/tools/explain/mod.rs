@@ -82,7 +82,9 @@ fn explain(source: Source, ask: &Ask, as_json: bool) -> String {
         .broken_clusters
         .iter()
         .map(|(name, e)| format!("cluster {name}: {e}"))
+        .chain(world.broken_endpoints.iter().map(|(name, e)| format!("endpoints {name}: {e}")))
         .chain(world.broken_listeners.iter().map(|(name, e)| format!("listener {name}: {e}")))
+        .chain(world.broken_routes.iter().map(|(name, e)| format!("route configuration {name}: {e}")))
         .chain(chain_errors(&world))
         .collect();
     if as_json {

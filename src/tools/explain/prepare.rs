@@ -1,55 +1,28 @@
-//! Resources as they are compiled for an explanation: what discovery brought stands where it is used, secrets are not needed, nothing is
-//! logged.
+//! Resources as they are compiled for an explanation: secrets are not needed, nothing is logged.
 
 use serde_json::{Map, Value, json};
 
-use super::source::{Named, field, take};
+use super::source::{field, take};
 
 /// A file of secrets that there is none of: a TLS context that waits for it compiles and is never ready.
 const NO_FILE: &str = "/dev/null/waypost-explain";
 
-/// Makes a listener or cluster self-contained.
-pub fn resource(value: &mut Value, named: &Named) {
+/// Takes what no way depends on out of a resource.
+pub fn resource(value: &mut Value) {
     match value {
-        Value::Array(list) => list.iter_mut().for_each(|v| resource(v, named)),
+        Value::Array(list) => list.iter_mut().for_each(resource),
         Value::Object(object) => {
-            prepare(object, named);
-            object.iter_mut().for_each(|(_, v)| resource(v, named));
+            prepare(object);
+            object.iter_mut().for_each(|(_, v)| resource(v));
         }
         _ => {}
     }
 }
 
-/// Gives an EDS cluster its endpoints, or none where the dump has none of it.
-pub fn endpoints(cluster: &mut Value, named: &Named) {
-    if field(cluster, "type").and_then(Value::as_str) != Some("EDS") {
-        return;
-    }
-    let text = |v: Option<&Value>| v.and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned);
-    let service = text(field(cluster, "eds_cluster_config").and_then(|c| field(c, "service_name")));
-    let name = service.or_else(|| text(cluster.get("name"))).unwrap_or_default();
-    let Value::Object(cluster) = cluster else { return };
-    take(cluster, "eds_cluster_config");
-    cluster.insert("type".to_owned(), "STATIC".into());
-    let assignment = named.endpoints.get(&name).cloned().unwrap_or_else(|| json!({ "cluster_name": name }));
-    cluster.insert("load_assignment".to_owned(), assignment);
-}
-
-fn prepare(object: &mut Map<String, Value>, named: &Named) {
+fn prepare(object: &mut Map<String, Value>) {
     // Opening a log would make a file, and no log decides which way a request takes.
     if ["access_log", "accessLog"].iter().any(|n| object.get(*n).is_some_and(Value::is_array)) {
         take(object, "access_log");
-    }
-    let routes = object.get("rds").and_then(|r| field(r, "route_config_name")?.as_str());
-    if let Some(routes) = routes.and_then(|name| named.routes.get(name)).cloned() {
-        take(object, "rds");
-        object.insert("route_config".to_owned(), routes);
-    }
-    let discovered = object.contains_key("config_discovery") || object.contains_key("configDiscovery");
-    let name = object.get("name").and_then(Value::as_str).filter(|_| discovered);
-    if let Some(config) = name.and_then(|name| named.extensions.get(name)).cloned() {
-        take(object, "config_discovery");
-        object.insert("typed_config".to_owned(), config);
     }
     if let Some(Value::Object(mut context)) = take(object, "common_tls_context") {
         without_secrets(&mut context);
@@ -127,21 +100,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_discovered_stands_where_it_is_used() {
-        let mut named = Named::default();
-        named.routes.insert("r".into(), json!({"name": "r"}));
-        named.extensions.insert("e".into(), json!({"@type": "t/envoy.extensions.filters.http.cors.v3.Cors"}));
-        named.endpoints.insert("s".into(), json!({"cluster_name": "s"}));
-        let mut v = json!({"rds": {"routeConfigName": "r"}, "http_filters": [{"name": "e", "config_discovery": {}}], "access_log": [{}]});
-        resource(&mut v, &named);
-        assert_eq!(
-            v,
-            json!({"http_filters": [{"name": "e", "typed_config": {"@type": "t/envoy.extensions.filters.http.cors.v3.Cors"}}],
-                   "route_config": {"name": "r"}})
-        );
-        let mut c = json!({"name": "c", "type": "EDS", "eds_cluster_config": {"service_name": "s"}});
-        endpoints(&mut c, &named);
-        assert_eq!(c, json!({"name": "c", "type": "STATIC", "load_assignment": {"cluster_name": "s"}}));
+    fn nothing_is_logged() {
+        let mut v = json!({"rds": {"route_config_name": "r"}, "accessLog": [{}]});
+        resource(&mut v);
+        assert_eq!(v, json!({"rds": {"route_config_name": "r"}}));
     }
 
     #[test]
@@ -149,7 +111,7 @@ mod tests {
         let mut v = json!({"common_tls_context": {
             "tls_certificates": [{"certificate_chain": {"filename": "/c.pem"}, "private_key": {"inline_string": "[redacted]"}}],
             "validation_context": {"trusted_ca": {"inline_string": "x"}, "match_typed_subject_alt_names": []}}});
-        resource(&mut v, &Named::default());
+        resource(&mut v);
         assert_eq!(
             v,
             json!({"common_tls_context": {
@@ -163,7 +125,7 @@ mod tests {
     #[test]
     fn an_unknown_type_keeps_its_name() {
         let mut v = json!({"typed_config": {"@type": "type.googleapis.com/a.B", "c": 1}});
-        resource(&mut v, &Named::default());
+        resource(&mut v);
         assert_eq!(v["typed_config"]["type_url"], "type.googleapis.com/a.B");
         assert_eq!(v["typed_config"]["value"], json!({"c": 1}));
     }

@@ -21,21 +21,12 @@ pub struct Source {
     pub clusters: Vec<(String, Value)>,
     /// `Listener`s.
     pub listeners: Vec<(String, Value)>,
-    /// What other resources refer to.
-    pub named: Named,
+    /// `ClusterLoadAssignment`s of EDS by `cluster_name`.
+    pub endpoints: HashMap<String, Value>,
+    /// `RouteConfiguration`s of RDS by `name`.
+    pub routes: HashMap<String, Value>,
     /// The bootstrap.
     pub bootstrap: Value,
-}
-
-/// Resources that listeners and clusters name, where discovery brought them.
-#[derive(Debug, Default)]
-pub struct Named {
-    /// `ClusterLoadAssignment`s by `cluster_name`.
-    pub endpoints: HashMap<String, Value>,
-    /// `RouteConfiguration`s by `name`.
-    pub routes: HashMap<String, Value>,
-    /// `typed_config` of `TypedExtensionConfig`s by `name`.
-    pub extensions: HashMap<String, Value>,
 }
 
 /// A field by its name in the `.proto` file, which JSON may have in lowerCamelCase.
@@ -112,20 +103,12 @@ fn dump(value: &Value) -> Source {
         {
             out.listeners.push((format!("dynamic_listeners[{}]", name_of(listener, "name")), listener.clone()));
         }
-        for name in ["static_route_configs", "dynamic_route_configs"] {
-            for route in list(config, name).filter_map(|r| field(r, "route_config")) {
-                out.named.routes.insert(name_of(route, "name"), route.clone());
-            }
+        // Static ones stand where they are used.
+        for route in list(config, "dynamic_route_configs").filter_map(|r| field(r, "route_config")) {
+            out.routes.insert(name_of(route, "name"), route.clone());
         }
-        for name in ["static_endpoint_configs", "dynamic_endpoint_configs"] {
-            for endpoints in list(config, name).filter_map(|e| field(e, "endpoint_config")) {
-                out.named.endpoints.insert(name_of(endpoints, "cluster_name"), endpoints.clone());
-            }
-        }
-        for extension in list(config, "ecds_filters").filter_map(|e| field(e, "ecds_filter")) {
-            if let Some(config) = field(extension, "typed_config") {
-                out.named.extensions.insert(name_of(extension, "name"), config.clone());
-            }
+        for endpoints in list(config, "dynamic_endpoint_configs").filter_map(|e| field(e, "endpoint_config")) {
+            out.endpoints.insert(name_of(endpoints, "cluster_name"), endpoints.clone());
         }
         if let Some(bootstrap) = config.get("bootstrap") {
             out.bootstrap = bootstrap.clone();
@@ -206,6 +189,6 @@ mod tests {
         .unwrap();
         assert_eq!(source.clusters.iter().map(|(p, _)| p.as_str()).collect::<Vec<_>>(), ["dynamic_active_clusters[a]"]);
         assert_eq!(source.listeners.iter().map(|(p, _)| p.as_str()).collect::<Vec<_>>(), ["dynamic_listeners[l]"]);
-        assert!(source.named.routes.contains_key("r") && source.named.endpoints.contains_key("a"));
+        assert!(source.routes.contains_key("r") && source.endpoints.contains_key("a"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json as value};
 
 use super::{ask, cli, explain, source};
 
@@ -88,9 +88,9 @@ fn what_cannot_be_used_is_named_and_the_rest_explained() {
 fn a_dump_says_the_same_as_its_bootstrap() {
     let bootstrap: Value = waypost_xds::yaml::parse(WAYPOINT).unwrap();
     let wrapped = |kind: &str, one: &str, all: &Value| -> Value {
-        all.as_array().unwrap().iter().map(|v| serde_json::json!({ kind: v, "last_updated": one })).collect()
+        all.as_array().unwrap().iter().map(|v| value!({ kind: v, "last_updated": one })).collect()
     };
-    let dump = serde_json::json!({"configs": [
+    let dump = value!({"configs": [
         {"static_clusters": wrapped("cluster", "", &bootstrap["static_resources"]["clusters"])},
         {"static_listeners": wrapped("listener", "", &bootstrap["static_resources"]["listeners"])},
     ]});
@@ -117,4 +117,94 @@ fn a_request_needs_a_way_in() {
     assert!(asked(&["--address", "x", "/"]).is_err() && asked(&["--source", "x", "http://a/"]).is_err());
     assert!(asked(&["https://[::1]:8443/a?b#c"]).is_ok());
     assert!(cli().try_get_matches_from(["/"]).is_err(), "neither --admin nor -c");
+}
+
+/// A dump of a listener on port 8080 with routes of RDS, endpoints of EDS and perhaps a guard that is not built.
+fn discovered(routes: &Value, guarded: bool) -> String {
+    let ads = value!({ "ads": {}, "resource_api_version": "V3" });
+    let any = |name: &str| format!("type.googleapis.com/envoy.extensions.filters.{name}");
+    let service = value!({ "envoy_grpc": { "cluster_name": "c" } });
+    let limit = value!({ "@type": any("http.ratelimit.v3.RateLimit"), "domain": "d",
+        "rate_limit_service": { "transport_api_version": "V3", "grpc_service": service } });
+    let filter = match guarded {
+        true => value!({ "name": "limit", "typed_config": limit }),
+        false => value!({ "name": "fault", "typed_config": { "@type": any("http.fault.v3.HTTPFault") } }),
+    };
+    let manager = value!({
+        "@type": any("network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "h",
+        "rds": { "route_config_name": "r", "config_source": ads },
+        "http_filters": [
+            filter,
+            { "name": "router", "typed_config": { "@type": any("http.router.v3.Router") } },
+        ],
+    });
+    let listener = value!({
+        "name": "l",
+        "address": { "socket_address": { "address": "0.0.0.0", "port_value": 8080 } },
+        "filter_chains": [{ "filters": [{ "name": "hcm", "typed_config": manager }] }],
+    });
+    let cluster = value!({
+        "name": "c", "type": "EDS", "eds_cluster_config": { "service_name": "s", "eds_config": ads },
+    });
+    let endpoint =
+        |ip: &str| value!({ "endpoint": { "address": { "socket_address": { "address": ip, "port_value": 80 } } } });
+    value!({"configs": [
+        {"dynamic_active_clusters": [{ "cluster": cluster }]},
+        {"dynamic_listeners": [{ "name": "l", "active_state": { "listener": listener } }]},
+        {"dynamic_route_configs": routes},
+        {"dynamic_endpoint_configs": [{"endpoint_config":
+            {"cluster_name": "s", "endpoints": [{"lb_endpoints": [endpoint("192.0.2.1"), endpoint("192.0.2.2")]}]}}]},
+    ]})
+    .to_string()
+}
+
+#[test]
+fn what_discovery_brought_is_in_its_place() {
+    let routes = value!([{ "route_config": { "name": "r", "virtual_hosts": [{ "name": "v", "domains": ["*"], "routes": [
+        { "match": { "prefix": "/open" }, "route": { "cluster": "c" }, "typed_per_filter_config":
+            { "limit": { "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true } } },
+        { "match": { "prefix": "/" }, "route": { "cluster": "c" } },
+    ]}]}}]);
+    let dump = discovered(&routes, true);
+    let open = text(&dump, &["--random", "1", "http://x:8080/open"]);
+    assert!(
+        open.contains(
+            "filter limit (envoy.extensions.filters.http.ratelimit.v3.RateLimit): switched off on this route"
+        )
+    );
+    assert!(
+        open.contains("route 0 without a name matches: prefix \"/open\"") && open.contains("host 192.0.2.1:80"),
+        "{open}"
+    );
+    assert!(open.contains("=> goes to 192.0.2."), "{open}");
+    let closed = outcome(&dump, &["http://x:8080/"]);
+    assert_eq!(closed, value!({ "status": 500, "details": "filter_not_supported{limit}" }));
+}
+
+#[test]
+fn a_route_that_wants_a_filter_that_is_not_built_says_so() {
+    let routes = value!([{ "route_config": { "name": "r", "virtual_hosts": [{ "name": "v", "domains": ["*"], "routes": [
+        { "name": "guarded", "match": { "prefix": "/" }, "route": { "cluster": "c" }, "typed_per_filter_config":
+            { "fault": { "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute" } } },
+    ]}]}}]);
+    let answer = text(&discovered(&routes, false), &["http://x:8080/"]);
+    let (way, outcome) = answer.split_once("=> ").unwrap();
+    assert!(way.contains("route 0 guarded matches") && way.contains("filter fault answers 500"), "{way}");
+    assert_eq!(outcome, "answered here: 500 (filter_not_supported{fault})\n");
+}
+
+#[test]
+fn routes_that_have_not_come_or_cannot_be_used_are_said_to_be_so() {
+    let missing = text(&discovered(&value!([]), false), &["http://x:8080/"]);
+    assert!(missing.contains("route configuration \"r\" has not come over RDS"), "{missing}");
+    assert!(missing.contains("=> answered here: 404 (route_not_found)"), "{missing}");
+    let hosts = value!([{ "name": "v", "domains": ["*"], "routes": [{ "match": { "prefix": "/" } }] }]);
+    let broken = value!([{ "route_config": { "name": "r", "virtual_hosts": hosts } }]);
+    let broken = text(&discovered(&broken, false), &["http://x:8080/"]);
+    assert!(
+        broken.contains("route configuration \"r\" cannot be used: dynamic_route_configs[r].virtual_hosts[0]"),
+        "{broken}"
+    );
+    assert!(broken.contains("not usable:\n  route configuration r: "), "{broken}");
 }

@@ -12,7 +12,7 @@ use super::step::Step;
 use super::walk::Walk;
 use crate::cluster::balance::{self, BalanceState};
 use crate::cluster::connect::{Sharing, passthrough};
-use crate::cluster::{Cluster, ClusterSlot, Discovery, Health, Host, Policy, Transport, UpstreamProtocol};
+use crate::cluster::{Cluster, ClusterSlot, Discovery, Health, Host, HostSet, Policy, Transport, UpstreamProtocol};
 use crate::listener::internal_connection;
 use crate::tcp_proxy::original_destination;
 
@@ -65,8 +65,16 @@ impl Walk<'_> {
                 Some(Arc::new(Host::new(host, config.transport.clone())))
             }
             Discovery::Static => self.balance(cluster, &mut steps),
-            #[allow(unreachable_patterns, reason = "other kinds of discovery balance over the hosts they found")]
-            _ => self.balance(cluster, &mut steps),
+            Discovery::Eds { service_name, .. } => {
+                if let Some(error) = self.world.broken_endpoints.get(&**service_name) {
+                    steps.push(Step::new("endpoints", format!("endpoints {service_name} cannot be used: {error}")));
+                }
+                self.balance(cluster, &mut steps)
+            }
+            Discovery::None => {
+                steps.push(Step::new("no_hosts", "how the cluster finds its hosts is not built yet"));
+                None
+            }
         };
         match host {
             Some(host) => steps.push(self.host(cluster, &host, info, sharing, layers)),
@@ -88,22 +96,30 @@ impl Walk<'_> {
         let hosts = cluster.hosts.load_full();
         // Workers remember whose turn it is; a new one begins as this does.
         let picked = balance::pick(cluster.policy, &hosts, &mut BalanceState::default(), self.random, &[]);
-        let different = hosts.all.iter().any(|h| h.weight != 1 || h.priority != 0);
+        let different = hosts.all.iter().any(|h| h.weight != 1 || h.place.priority != 0);
+        let eligible = hosts.groups.iter().map(|g| g.hosts.len()).sum::<usize>();
+        if hosts.panic {
+            steps.push(Step::new("panic", "too few hosts are healthy: health is not looked at"));
+        }
         for host in &hosts.all {
             let mut notes = Vec::new();
             if different {
-                notes.push(format!("weight {}, priority {}", host.weight, host.priority));
+                notes.push(format!("weight {}, priority {}", host.weight, host.place.priority));
             }
             match host.health {
                 Health::Healthy => {}
                 Health::Degraded => notes.push("degraded".to_owned()),
                 Health::Unhealthy => notes.push("unhealthy".to_owned()),
             }
-            if !hosts.eligible.contains(host) {
-                notes.push("not eligible".to_owned());
+            match share(&hosts, host) {
+                None => notes.push("not eligible".to_owned()),
+                Some(share) if hosts.groups.len() > 1 => {
+                    notes.push(format!("{} gets {share:.0}% of the load", locality(host)));
+                }
+                Some(_) => {}
             }
             let chosen = picked.as_ref() == Some(host);
-            if chosen && hosts.eligible.len() > 1 {
+            if chosen && eligible > 1 {
                 notes.push(format!("picked for random number {}", self.random));
             }
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
@@ -165,9 +181,25 @@ impl Walk<'_> {
     }
 }
 
+/// What part of the load goes to the group of a host, in percent; none where it is in no group.
+fn share(hosts: &HostSet, host: &Arc<Host>) -> Option<f64> {
+    let mut before = 0.0;
+    hosts.groups.iter().find_map(|g| {
+        let share = g.upto - std::mem::replace(&mut before, g.upto);
+        g.hosts.contains(host).then_some(share)
+    })
+}
+
+fn locality(host: &Host) -> String {
+    let parts: Vec<&str> = host.place.locality.iter().map(|p| &**p).filter(|p| !p.is_empty()).collect();
+    let place = if parts.is_empty() { "no locality".to_owned() } else { parts.join("/") };
+    format!("{place} of priority {}", host.place.priority)
+}
+
 fn policy(cluster: &Cluster) -> String {
     match (&cluster.discovery, cluster.policy) {
         (Discovery::OriginalDst(_), _) => "ORIGINAL_DST".to_owned(),
+        (Discovery::None, _) => "without hosts".to_owned(),
         (_, Policy::RoundRobin) => "ROUND_ROBIN".to_owned(),
         (_, Policy::LeastRequest { choices }) => format!("LEAST_REQUEST of {choices}"),
         (_, Policy::Random) => "RANDOM".to_owned(),

@@ -16,6 +16,7 @@ use super::outcome::Outcome;
 use super::step::Step;
 use super::world::World;
 use crate::cluster::connect::Sharing;
+use crate::listener::network::Named;
 use crate::listener::{Listener, ListenerFilter, Terminal, serve};
 use crate::tcp_proxy::{TcpProxy, pick_cluster};
 
@@ -94,7 +95,7 @@ impl<'a> Walk<'a> {
             "connection",
             format!("connection to {} from {}, carrying {layer}", connection.local, connection.remote),
         ));
-        for look in listener.chain_match.explain(&connection) {
+        for look in listener.chains.load().chain_match.explain(&connection) {
             let value = look.value.as_deref().unwrap_or("none");
             let text = match look.input.as_str() {
                 "nothing matched" | "no match" => format!("{}: {}", look.input, look.outcome),
@@ -112,7 +113,7 @@ impl<'a> Walk<'a> {
             steps.push(self.closed("no filter chain takes the connection (flag NR)"));
             return step.with(steps);
         };
-        let number = listener.chains.iter().position(|c| Arc::ptr_eq(c, &chain)).unwrap_or_default();
+        let number = listener.chains.load().all.iter().position(|c| Arc::ptr_eq(c, &chain)).unwrap_or_default();
         let name = if chain.name.is_empty() { "without a name" } else { &*chain.name };
         let mut within = Vec::new();
         connection.filter_chain = chain.name.clone();
@@ -158,7 +159,7 @@ impl<'a> Walk<'a> {
                 layer.tls = None;
             }
         }
-        for (filter, name) in chain.network.iter().zip(&chain.network_names) {
+        for Named { name, filter } in chain.network.iter() {
             let before = connection.filter_state.clone();
             let step = filter.on_new_connection(&mut connection);
             let said = match &step {

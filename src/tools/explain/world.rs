@@ -7,16 +7,20 @@ use prost::{Message, Name};
 use serde_json::{Value, json};
 use waypost_filters::address::Address;
 use waypost_xds::envoy::config::cluster::v3 as cluster_proto;
+use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use waypost_xds::envoy::config::listener::v3 as listener_proto;
+use waypost_xds::envoy::config::route::v3::RouteConfiguration;
 use waypost_xds::json as protobuf_json;
 
 use super::prepare;
 use super::source::{Source, field};
-use crate::cluster::{self, ClusterTable};
+use crate::cluster::{self, Cluster, ClusterTable};
 use crate::config::{ConfigError, Context, Process, bootstrap};
 use crate::listener::{self, Listener, ListenerSet};
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
+use crate::route::RouteTable;
+use crate::route::slot::RouteSlots;
 use crate::tls::SecretStore;
 
 /// All that could be compiled, and why the rest could not.
@@ -29,6 +33,10 @@ pub struct World {
     pub broken_clusters: BTreeMap<String, ConfigError>,
     /// Listeners by name that cannot be used.
     pub broken_listeners: BTreeMap<String, ConfigError>,
+    /// Route configurations of RDS by name that cannot be used.
+    pub broken_routes: BTreeMap<String, ConfigError>,
+    /// Assignments of EDS by name that cannot be used.
+    pub broken_endpoints: BTreeMap<String, ConfigError>,
     /// Filter chains that cannot be used, by listener and number. The proxy does not take such a listener at all.
     pub broken_chains: HashMap<(Arc<str>, usize), ConfigError>,
 }
@@ -44,22 +52,34 @@ impl World {
             clusters: ClusterTable::default(),
             broken_clusters: BTreeMap::new(),
             broken_listeners: BTreeMap::new(),
+            broken_routes: BTreeMap::new(),
+            broken_endpoints: BTreeMap::new(),
             broken_chains: HashMap::new(),
         };
         let clusters = std::mem::take(&mut world.clusters);
-        let cx = Context { stats: &stats, clusters: &clusters, logs: &logs, secrets: &secrets, process: &process };
+        let routes = RouteSlots::default();
+        let cx = Context {
+            stats: &stats,
+            clusters: &clusters,
+            logs: &logs,
+            secrets: &secrets,
+            routes: &routes,
+            process: &process,
+        };
         for (path, mut value) in source.clusters {
-            prepare::endpoints(&mut value, &source.named);
-            prepare::resource(&mut value, &source.named);
+            prepare::resource(&mut value);
             let compiled = message::<cluster_proto::Cluster>(&value, &path)
                 .and_then(|proto| cluster::compile::compile(proto, &cx, &path));
             match compiled {
-                Ok(cluster) => clusters.slot(&cluster.names.name).current.store(Some(cluster)),
+                Ok(cluster) => {
+                    world.assign(&cluster, &source.endpoints);
+                    clusters.slot(&cluster.names.name).current.store(Some(cluster));
+                }
                 Err(e) => drop(world.broken_clusters.insert(name(&value), e)),
             }
         }
         for (path, mut value) in source.listeners {
-            prepare::resource(&mut value, &source.named);
+            prepare::resource(&mut value);
             let compiled =
                 message::<listener_proto::Listener>(&value, &path).and_then(|proto| world.listener(proto, &cx, &path));
             match compiled {
@@ -72,8 +92,31 @@ impl World {
                 Err(e) => drop(world.broken_listeners.insert(name(&value), e)),
             }
         }
+        for slot in routes.take_wanted() {
+            let Some(value) = source.routes.get(&slot.name) else { continue };
+            let path = format!("dynamic_route_configs[{}]", slot.name);
+            let compiled = message::<RouteConfiguration>(&known(value), &path)
+                .and_then(|proto| RouteTable::compile(proto, &cx, &path));
+            match compiled {
+                Ok(table) => slot.current.store(Some(table)),
+                Err(e) => drop(world.broken_routes.insert(slot.name.clone(), e)),
+            }
+        }
         world.clusters = clusters;
         world
+    }
+
+    /// Gives an EDS cluster its endpoints.
+    fn assign(&mut self, cluster: &Cluster, endpoints: &HashMap<String, Value>) {
+        let Some((name, value)) = cluster.eds_service_name().and_then(|name| endpoints.get_key_value(name)) else {
+            return;
+        };
+        let path = format!("dynamic_endpoint_configs[{name}]");
+        let assigned = message::<ClusterLoadAssignment>(&known(value), &path)
+            .and_then(|assignment| cluster.assign(&assignment, &path));
+        if let Err(e) = assigned {
+            self.broken_endpoints.insert(name.clone(), e);
+        }
     }
 
     /// Compiles a listener; filter chains that cannot be used are left empty.
@@ -86,7 +129,7 @@ impl World {
         let mut broken: Vec<(usize, ConfigError)> = Vec::new();
         loop {
             let error = match listener::compile::compile(proto.clone(), cx, path) {
-                Ok(listener) => {
+                Ok(listener::compile::Compiled { listener, .. }) => {
                     let name = |(i, e)| ((listener.name.clone(), i), e);
                     self.broken_chains.extend(broken.into_iter().map(name));
                     return Ok(listener);
@@ -130,6 +173,13 @@ impl World {
     pub fn named(&self, name: &str) -> Option<&Arc<Listener>> {
         self.listeners.all.iter().find(|l| &*l.name == name)
     }
+}
+
+/// A resource whose types are known, or said to be unknown.
+fn known(value: &Value) -> Value {
+    let mut value = value.clone();
+    prepare::resource(&mut value);
+    value
 }
 
 fn name(value: &Value) -> String {

@@ -1,8 +1,10 @@
 //! The client's side of HBONE, with ztunnel's TLS and HTTP/2 settings (its `src/proxy/h2/client.rs`).
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -195,6 +197,13 @@ impl Connection {
         self.broken.load(Ordering::Relaxed)
     }
 
+    /// Whether a tunnel can be opened: not on a broken connection, nor after the peer's GOAWAY, which leaves open tunnels alone.
+    async fn takes_more(&self) -> bool {
+        let mut requests = self.requests.clone();
+        let state = poll_fn(|cx| Poll::Ready(requests.poll_ready(cx))).await;
+        !self.is_broken() && !matches!(state, Poll::Ready(Err(_)))
+    }
+
     /// Sends CONNECT; the answer is still to come.
     pub async fn start(&self, authority: &str) -> Result<(h2::client::ResponseFuture, h2::SendStream<Bytes>), Error> {
         let http2 = |source| Error::Http2 { address: self.via, source };
@@ -245,7 +254,7 @@ impl Renewed {
     pub async fn get(&self) -> Result<Connection, Error> {
         let mut current = self.current.lock().await;
         match &*current {
-            Some(connection) if !connection.is_broken() => Ok(connection.clone()),
+            Some(connection) if connection.takes_more().await => Ok(connection.clone()),
             _ => {
                 *current = None;
                 let connection = self.client.connect(self.nth).await?;

@@ -1,11 +1,13 @@
 //! `waypost hbone load`: requests back to back on long-lived tunnels, and what they cost in time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::{ArgMatches, Command};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::{Client, Renewed, Target};
 use super::{count_arg, print_json, target, target_arg};
@@ -27,7 +29,11 @@ pub fn cli() -> Command {
         .args(super::client::args())
         .arg(count_arg("connections", "1", "HBONE connections"))
         .arg(count_arg("streams", "1", "tunnels on each"))
-        .arg(option("duration", "TIME", "how long").default_value("5s").value_parser(duration))
+        .arg(
+            option("duration", "TIME", "how long, unless SIGINT ends it before")
+                .default_value("5s")
+                .value_parser(duration),
+        )
         .arg(target_arg())
 }
 
@@ -54,7 +60,8 @@ pub struct Outcome {
 pub async fn run(m: &ArgMatches) -> Result<(), Error> {
     let client = Arc::new(Client::from_args(m)?);
     let (connections, streams): (u32, u32) = (value(m, "connections"), value(m, "streams"));
-    let o = load(&client, &target(m)?, connections as usize, streams as usize, value(m, "duration")).await?;
+    let o =
+        load(&client, &target(m)?, connections as usize, streams as usize, value(m, "duration"), interrupted()).await?;
     let requests = o.latency.count();
     print_json(&json!({
         "requests": requests,
@@ -71,23 +78,53 @@ pub async fn run(m: &ArgMatches) -> Result<(), Error> {
     }
 }
 
-/// Loads `target` until the time is over.
+/// When a load is over: at its time, or when it is told to stop.
+#[derive(Clone)]
+struct Over {
+    end: Instant,
+    told: Arc<AtomicBool>,
+}
+
+impl Over {
+    fn at(&self, now: Instant) -> bool {
+        now >= self.end || self.told.load(Ordering::Relaxed)
+    }
+}
+
+/// Set by SIGINT, so that a load whose length nobody knows beforehand can be ended and still print its line.
+fn interrupted() -> Arc<AtomicBool> {
+    let told = Arc::new(AtomicBool::new(false));
+    let flag = told.clone();
+    if let Ok(mut int) = signal(SignalKind::interrupt()) {
+        tokio::spawn(async move {
+            int.recv().await;
+            flag.store(true, Ordering::Relaxed);
+        });
+    }
+    told
+}
+
+/// Loads `target` until the time is over, or `told` is set.
 pub async fn load(
     client: &Arc<Client>,
     target: &Target,
     connections: usize,
     streams: usize,
     time: Duration,
+    told: Arc<AtomicBool>,
 ) -> Result<Outcome, Error> {
     let lanes = Renewed::connect(client, connections).await?;
     let tally = Arc::new(Mutex::new(Tally::default()));
     let request = target.get(target.path());
     let start = Instant::now();
     let end = start + time;
+    let over = Over { end, told };
     let tasks: Vec<_> = lanes
         .iter()
         .flat_map(|lane| std::iter::repeat_n(lane, streams))
-        .map(|lane| tokio::spawn(stream(lane.clone(), target.authority.clone(), request.clone(), end, tally.clone())))
+        .map(|lane| {
+            tokio::spawn(stream(lane.clone(), target.authority.clone(), request.clone(), over.clone(), tally.clone()))
+        })
         .collect();
     for task in tasks {
         let abort = task.abort_handle();
@@ -101,9 +138,9 @@ pub async fn load(
     Ok(Outcome { latency, errors, first_error, elapsed: start.elapsed() })
 }
 
-async fn stream(lane: Arc<Renewed>, authority: String, request: Bytes, end: Instant, tally: Arc<Mutex<Tally>>) {
-    while Instant::now() < end {
-        if let Err(e) = tunnel(&lane, &authority, &request, end, &tally).await {
+async fn stream(lane: Arc<Renewed>, authority: String, request: Bytes, over: Over, tally: Arc<Mutex<Tally>>) {
+    while !over.at(Instant::now()) {
+        if let Err(e) = tunnel(&lane, &authority, &request, &over, &tally).await {
             failed(&tally, &e.to_string());
             tokio::time::sleep(AFTER_FAILURE).await;
         }
@@ -115,13 +152,13 @@ async fn tunnel(
     lane: &Renewed,
     authority: &str,
     request: &Bytes,
-    end: Instant,
+    over: &Over,
     tally: &Mutex<Tally>,
 ) -> Result<(), Error> {
     let mut tunnel = lane.get().await?.open(authority).await?;
     let mut input = Bytes::new();
     let mut start = Instant::now();
-    while start < end {
+    while !over.at(start) {
         let answer =
             exchange(&mut tunnel, &mut input, request.clone()).await.map_err(|e| Error::tunnel(authority, e))?;
         let now = Instant::now();

@@ -3,6 +3,7 @@
 mod backend;
 mod certs;
 mod config;
+mod control;
 mod h2;
 mod proxy;
 mod wire;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 pub use self::backend::{Backend, Gate, ok};
 pub use self::certs::{Ca, Pair, tls_to};
 pub use self::config::{Config, H2_UPSTREAM, TO_A, cluster, hcm, http_options, log_to, pipe, socket, tcp_proxy};
+pub use self::control::ControlPlane;
 pub use self::h2::{H2, h2_echo, read_all};
 pub use self::proxy::{Proxy, run};
 pub use self::wire::{Message, Wire};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use waypost_filters::metadata::Metadata;
+use waypost_filters::metadata::{Metadata, json_of_struct};
 use waypost_xds::any;
 use waypost_xds::envoy::config::cluster::v3::cluster::TransportSocketMatch;
 use waypost_xds::envoy::config::core::v3::{TransportSocket, transport_socket::ConfigType};
@@ -12,15 +12,15 @@ use waypost_xds::envoy::extensions::transport_sockets::internal_upstream::v3::in
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use waypost_xds::envoy::r#type::metadata::v3::metadata_kind::Kind;
 
-use super::super::{Passthrough, TlsTransport, Transport};
-use super::match_json;
+use super::{Passthrough, TlsTransport, Transport};
 use crate::config::{ConfigError, Context};
-use crate::tls::ClientTls;
+use crate::tls::{ClientTls, TlsStats};
 
 /// The namespace of host metadata that selects a transport socket.
 const MATCH: &str = "envoy.transport_socket_match";
 
 /// The transport sockets that a cluster's hosts may use.
+#[derive(Debug)]
 pub struct Transports {
     matches: Vec<(Value, Arc<Transport>)>,
     default: Arc<Transport>,
@@ -39,7 +39,7 @@ impl Transports {
             .enumerate()
             .map(|(i, TransportSocketMatch { name: _, r#match, transport_socket })| {
                 let path = format!("{path}.transport_socket_matches[{i}].transport_socket");
-                Ok((match_json(r#match), Arc::new(compile(transport_socket, cx, &path)?)))
+                Ok((r#match.map_or(Value::Null, json_of_struct), Arc::new(compile(transport_socket, cx, &path)?)))
             })
             .collect::<Result<_, ConfigError>>()?;
         Ok(Transports { matches, default: Arc::new(compile(default, cx, &format!("{path}.transport_socket"))?) })
@@ -61,6 +61,27 @@ impl Transports {
             }
         }
         is_tls(&self.default) || self.matches.iter().any(|(_, t)| is_tls(t))
+    }
+
+    /// Makes the contexts count their updates.
+    pub fn follow(&self, stats: &TlsStats) {
+        self.contexts().for_each(|tls| tls.follow(stats));
+    }
+
+    /// Whether nobody need wait for the contexts' secrets any more.
+    pub fn settled(&self) -> bool {
+        self.contexts().all(ClientTls::settled)
+    }
+
+    fn contexts(&self) -> impl Iterator<Item = &ClientTls> {
+        fn tls(t: &Transport) -> Option<&ClientTls> {
+            match t {
+                Transport::Raw => None,
+                Transport::Tls(tls) => Some(&tls.0),
+                Transport::Internal { inner, .. } => tls(inner),
+            }
+        }
+        std::iter::once(&self.default).chain(self.matches.iter().map(|(_, t)| t)).filter_map(|t| tls(t))
     }
 
     /// The one for hosts that match nothing.

@@ -1,0 +1,81 @@
+//! RDS: route tables by name.
+
+use std::time::Instant;
+
+use waypost_xds::client::Update;
+use waypost_xds::envoy::config::route::v3::RouteConfiguration;
+
+use super::apply::{Failures, decode};
+use super::fetch::Subject;
+use super::source::Source;
+use super::{Manager, Type};
+use crate::admin::Kind;
+use crate::config::ConfigError;
+use crate::route::RouteTable;
+
+impl Manager {
+    /// Asks for the tables that compiled listeners name, and no more for those that nothing names.
+    pub(super) fn subscribe_routes(&mut self) {
+        for slot in self.parts.routes.take_wanted() {
+            let source = &slot.fetch.source;
+            if self.fetches.add(Type::Route, &slot.fetch, &slot.name, Instant::now()) {
+                self.streams.subscribe(source, Type::Route, &slot.name);
+                self.count_subject(Type::Route, source, &slot.name, &slot.prefix);
+            }
+        }
+    }
+
+    /// Forgets tables that nothing uses any more.
+    pub(super) fn sweep_routes(&mut self) {
+        for slot in self.parts.routes.sweep() {
+            let source = slot.fetch.source.clone();
+            self.streams.unsubscribe(&source, Type::Route, &slot.name);
+            self.config.remove(Kind::Route, &slot.name);
+            let subject = Subject { kind: Type::Route, source, name: slot.name.clone() };
+            self.by_subject.remove(&subject);
+            self.fetches.remove(&subject);
+        }
+    }
+
+    pub(super) fn apply_routes(&mut self, source: &Source, update: &Update) -> Result<(), String> {
+        let mut failures = Failures::default();
+        for one in decode::<RouteConfiguration>(update)? {
+            let Some(slot) = self.parts.routes.find(source, one.name) else { continue };
+            let body = &one.resource.body;
+            if slot.current.load().is_some() && self.config.same(Kind::Route, one.name, body) {
+                continue;
+            }
+            let compiled = if one.message.name == one.name {
+                RouteTable::compile(one.message, &self.parts.context(), "route_config")
+                    .and_then(|t| self.check_routes(t))
+            } else {
+                let reason = format!("Unexpected RDS configuration (expecting {}): {}", one.name, one.message.name);
+                Err(ConfigError::new("route_config.name", reason))
+            };
+            match compiled {
+                Ok(table) => {
+                    slot.current.store(Some(table));
+                    self.config.put_dynamic(Kind::Route, one.name, body.clone(), &update.version, false);
+                    let prefix = &slot.prefix;
+                    self.parts.shared.stats.counter(&format!("http.{prefix}.rds.{}.config_reload", one.name)).inc();
+                }
+                Err(e) => {
+                    self.refused(Kind::Route, one.resource, &update.version, &e);
+                    failures.add(one.name, &e);
+                }
+            }
+        }
+        failures.summary("route(s)")
+    }
+
+    /// With `validate_clusters` all clusters must exist; over RDS it is off unless it is asked for.
+    fn check_routes(&self, table: std::sync::Arc<RouteTable>) -> Result<std::sync::Arc<RouteTable>, ConfigError> {
+        if table.validate_clusters == Some(true) {
+            let known = |name: &str| self.parts.shared.clusters.find(name).is_some_and(|s| s.current.load().is_some());
+            if let Some(missing) = table.referenced_clusters().find(|c| !known(c)) {
+                return Err(ConfigError::new("route_config", format!("route: unknown cluster '{missing}'")));
+            }
+        }
+        Ok(table)
+    }
+}

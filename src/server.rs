@@ -93,7 +93,8 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     let logs = Arc::new(AccessLogFiles::new(options.file_flush_interval));
     let secrets = SecretStore::new();
     let routes = Arc::new(RouteSlots::default());
-    let process = bootstrap::process(&settings);
+    let mut process = bootstrap::process(&settings);
+    process.reject_unknown_dynamic = options.reject_unknown_dynamic_fields;
     let resources = std::mem::take(&mut settings.resources);
     let compiled = bootstrap::compile(resources, &stats, &clusters, &logs, &secrets, &routes, &process)?;
     let admin_address = bootstrap::admin_address(settings.admin.as_ref().and_then(|a| a.address.clone()))?;

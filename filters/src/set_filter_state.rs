@@ -215,4 +215,25 @@ mod tests {
         let error = crate::network::set_filter_state::SetFilterState::compile(later, "f").unwrap_err();
         assert_eq!(error.to_string(), "f.on_downstream_data: not supported yet");
     }
+
+    #[test]
+    fn a_network_filter_reads_the_metadata_that_came_with_an_internal_connection() {
+        let config = network_api::set_filter_state::v3::Config {
+            on_new_connection: vec![value(
+                LOCAL_IP,
+                "",
+                "%DYNAMIC_METADATA(envoy.filters.listener.original_dst:local)%",
+            )],
+            ..Default::default()
+        };
+        let filter = crate::network::set_filter_state::SetFilterState::compile(config, "f").unwrap();
+        let mut connection = connection();
+        let host = serde_json::json!({"local": "127.4.0.1:15008"});
+        connection.metadata.set("envoy.filters.listener.original_dst".into(), Arc::new(host));
+        assert_eq!(filter.on_new_connection(&mut connection), NetworkStep::Continue);
+        assert_eq!(
+            connection.filter_state.get(LOCAL_IP),
+            Some(&Object::Address(Address::parse_ip_port("127.4.0.1:15008").unwrap()))
+        );
+    }
 }

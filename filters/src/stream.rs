@@ -187,6 +187,12 @@ impl StreamInfo {
         }
     }
 
+    /// What network filters and TCP proxies see: the connection itself as a stream, with its dynamic metadata.
+    pub fn of_connection(connection: Arc<Connection>, id: u64, start: Instant, start_time: SystemTime) -> StreamInfo {
+        let metadata = connection.metadata.clone();
+        StreamInfo { metadata, ..StreamInfo::new(connection, id, start, start_time) }
+    }
+
     /// An object of filter state: the stream's, or else the connection's.
     pub fn object(&self, key: &str) -> Option<&Object> {
         self.filter_state.get(key).or_else(|| self.connection.filter_state.get(key))

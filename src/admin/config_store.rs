@@ -65,6 +65,8 @@ pub(super) struct Inner {
     pub resources: BTreeMap<Kind, BTreeMap<String, Resource>>,
     /// Waiting for something before they take the place of those in force.
     pub warming: BTreeMap<Kind, BTreeMap<String, Resource>>,
+    /// Refused, without one that had been accepted.
+    pub refused: BTreeMap<Kind, BTreeMap<String, Failed>>,
     pub versions: BTreeMap<Kind, String>,
 }
 
@@ -83,6 +85,7 @@ impl ConfigStore {
     pub fn put_dynamic(&self, kind: Kind, name: &str, message: Any, version: &str, warming: bool) {
         let resource = Resource::new(message, Some(version.to_owned()));
         let mut inner = self.lock();
+        inner.refused.get_mut(&kind).and_then(|m| m.remove(name));
         if warming {
             inner.warming.entry(kind).or_default().insert(name.to_owned(), resource);
         } else {
@@ -104,10 +107,16 @@ impl ConfigStore {
         self.lock().warming.get_mut(&kind).and_then(|m| m.remove(name));
     }
 
-    /// An update was rejected; what was in force remains so.
+    /// An update was rejected; what was in force, or waits to be, remains so.
     pub fn failed(&self, kind: Kind, name: &str, failed: Failed) {
-        if let Some(r) = self.lock().resources.get_mut(&kind).and_then(|m| m.get_mut(name)) {
-            r.failed = Some(failed);
+        let mut inner = self.lock();
+        let Inner { resources, warming, refused, .. } = &mut *inner;
+        let mut of = [warming, resources].into_iter().filter_map(|all| all.get_mut(&kind)?.get_mut(name));
+        match of.next() {
+            Some(resource) => resource.failed = Some(failed),
+            None => {
+                refused.entry(kind).or_default().insert(name.to_owned(), failed);
+            }
         }
     }
 
@@ -116,6 +125,7 @@ impl ConfigStore {
         let mut inner = self.lock();
         inner.resources.get_mut(&kind).and_then(|m| m.remove(name));
         inner.warming.get_mut(&kind).and_then(|m| m.remove(name));
+        inner.refused.get_mut(&kind).and_then(|m| m.remove(name));
     }
 
     /// The version of the last response that was accepted (`version_info` of clusters and listeners).

@@ -11,7 +11,7 @@ use super::page::{Page, escape};
 use super::query::Query;
 use super::stats_config::Stat;
 use super::{AdminState, prometheus};
-use crate::observe::stats::Snapshot;
+use crate::observe::stats::{self as store, Snapshot};
 
 /// What is printed of a histogram.
 pub const QUANTILES: [f64; 10] = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
@@ -84,7 +84,11 @@ pub fn page(state: &AdminState, query: &Query) -> Page {
 
 /// `POST /reset_counters`.
 pub fn reset(state: &AdminState) -> Page {
-    state.shared.stats.counters().iter().for_each(|(_, c)| c.reset());
+    state.shared.stats.each(&mut |_, stat| {
+        if let store::Stat::Counter(c) = stat {
+            c.reset();
+        }
+    });
     Page::ok()
 }
 
@@ -129,30 +133,32 @@ impl Params {
     /// The stats that were asked for.
     pub fn select(&self, state: &AdminState) -> Selection {
         state.refresh();
-        let (store, config) = (&state.shared.stats, &state.stats_config);
-        let stat = |name: &Arc<str>| {
+        let config = &state.stats_config;
+        let stat = |name: &str| {
             let stat = config.stat(name)?;
             let wanted = self.filter.as_ref().is_none_or(|(regex, wanted)| regex.is_match(&stat.name) == *wanted);
             wanted.then_some(stat)
         };
-        let wants = |kind| self.kind == Kind::All || self.kind == kind;
+        let wants = |kind, used: bool| (self.kind == Kind::All || self.kind == kind) && (used || !self.used_only);
         let mut selection = Selection::default();
-        if wants(Kind::Counters) {
-            let used = |used: bool| used || !self.used_only;
-            let all = store.counters();
-            let all = all.iter().filter_map(|(n, c)| Some((stat(n).filter(|_| used(c.used()))?, c.value())));
-            selection.counters = all.collect();
-        }
-        if wants(Kind::Gauges) {
-            let all = store.gauges();
-            let all = all.iter().filter(|(_, g)| !self.used_only || g.used());
-            selection.gauges = all.filter_map(|(n, g)| Some((stat(n)?, g.value()))).collect();
-        }
-        if wants(Kind::Histograms) {
-            let all = store.histograms();
-            let all = all.iter().filter_map(|(n, h)| Some((stat(n)?, h.snapshot())));
-            selection.histograms = all.filter(|(_, s)| !self.used_only || s.count > 0).collect();
-        }
+        state.shared.stats.each(&mut |name, found| match found {
+            store::Stat::Counter(c) if wants(Kind::Counters, c.used()) => {
+                selection.counters.extend(stat(name).map(|s| (s, c.value())));
+            }
+            store::Stat::Gauge(g) if wants(Kind::Gauges, g.used()) => {
+                selection.gauges.extend(stat(name).map(|s| (s, g.value())));
+            }
+            store::Stat::Histogram(h) => {
+                let snapshot = h.snapshot();
+                if wants(Kind::Histograms, snapshot.count > 0) {
+                    selection.histograms.extend(stat(name).map(|s| (s, snapshot)));
+                }
+            }
+            _ => {}
+        });
+        selection.counters.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        selection.gauges.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        selection.histograms.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         selection
     }
 }

@@ -60,6 +60,9 @@ enum Matcher {
     Only(Vec<StringMatcher>),
 }
 
+/// How many names' forms are remembered between requests: those of a few hundred clusters.
+const KNOWN_MAX: usize = 20_000;
+
 /// A stat's name in all its forms.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -119,13 +122,16 @@ impl StatsConfig {
     }
 
     /// A stat's forms, unless the matcher leaves it out.
-    pub fn stat(&self, name: &Arc<str>) -> Option<Arc<Stat>> {
+    pub fn stat(&self, name: &str) -> Option<Arc<Stat>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stat) = known.get(name) {
             return stat.clone();
         }
         let stat = self.allows(&plain(name)).then(|| Arc::new(self.forms(name)));
-        known.insert(name.clone(), stat.clone());
+        // Names come and go with clusters, and thousands of clusters have hundreds of thousands of names.
+        if known.len() < KNOWN_MAX {
+            known.insert(name.into(), stat.clone());
+        }
         stat
     }
 

@@ -25,6 +25,7 @@ use crate::net::socket::Keepalive;
 use crate::tls::TlsStats;
 
 mod connections;
+mod dns;
 mod http;
 mod policy;
 
@@ -64,17 +65,16 @@ pub fn compile_after(
         http_protocol_options,
         http2_protocol_options,
         typed_extension_protocol_options,
-        // How names are resolved matters to the DNS types only, which are refused by their type.
-        dns_refresh_rate: _,
-        dns_jitter: _,
-        dns_failure_refresh_rate: _,
-        respect_dns_ttl: _,
-        dns_lookup_family: _,
-        dns_resolvers: _,
-        use_tcp_for_dns_lookups: _,
-        dns_resolution_config: _,
-        typed_dns_resolver_config: _,
-        wait_for_warm_on_init: _, // a static cluster is warm at once
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init,
         outlier_detection,
         cleanup_interval: _, // hosts of ORIGINAL_DST live as long as a pool uses them
         upstream_bind_config,
@@ -154,22 +154,44 @@ pub fn compile_after(
     let name: Arc<str> = name.into();
     let rules = common_lb(common_lb_config, path)?;
     let (mut policy, original) = policy::compile(lb_policy, lb_config, load_balancing_policy, path)?;
-    let discovery = discovery(cluster_discovery_type, &name, eds_cluster_config, original, &transports, kept, path)?;
+    let kind = discovery_kind(cluster_discovery_type, path)?;
+    let names = dns::Options {
+        refresh: dns_refresh_rate,
+        jitter: dns_jitter,
+        failure: dns_failure_refresh_rate,
+        respect_ttl: respect_dns_ttl,
+        family: dns_lookup_family,
+        resolvers: dns_resolvers,
+        tcp: use_tcp_for_dns_lookups,
+        resolution: dns_resolution_config,
+        typed: typed_dns_resolver_config,
+        wait: wait_for_warm_on_init,
+    };
+    let (discovery, assignment) = match kind {
+        Some(kind @ (c::DiscoveryType::StrictDns | c::DiscoveryType::LogicalDns)) => {
+            if eds_cluster_config.is_some() {
+                return Err(ConfigError::new(format!("{path}.eds_cluster_config"), EDS_ELSEWHERE));
+            }
+            let logical = kind == c::DiscoveryType::LogicalDns;
+            (Discovery::Dns(Box::new(dns::compile(names, logical, &load_assignment.unwrap_or_default(), path)?)), None)
+        }
+        kind => {
+            let discovery = discovery(kind, &name, eds_cluster_config, original, &transports, kept, path)?;
+            let path = format!("{path}.load_assignment");
+            let assignment = match (load_assignment, &discovery) {
+                (None, _) => None,
+                (Some(a), Discovery::Static) => Some(assignment::read(&a, false, &path)?),
+                (Some(_), Discovery::OriginalDst(_)) => {
+                    return Err(ConfigError::new(path, "ORIGINAL_DST clusters have no hosts of their own"));
+                }
+                (Some(_), _) => return Err(ConfigError::new(path, "hosts are discovered, and not listed")),
+            };
+            (discovery, assignment)
+        }
+    };
     if matches!(discovery, Discovery::OriginalDst(_)) {
         policy = Policy::ClusterProvided;
     }
-    let assignment = load_assignment
-        .map(|a| match discovery {
-            Discovery::Static => assignment::read(&a, false, &format!("{path}.load_assignment")),
-            Discovery::OriginalDst(_) => Err(ConfigError::new(
-                format!("{path}.load_assignment"),
-                "ORIGINAL_DST clusters have no hosts of their own",
-            )),
-            Discovery::Eds { .. } | Discovery::None => {
-                Err(ConfigError::new(format!("{path}.load_assignment"), "hosts are discovered, and not listed"))
-            }
-        })
-        .transpose()?;
     let observability_name: Arc<str> =
         if alt_stat_name.is_empty() { name.clone() } else { shared(alt_stat_name.trim_end_matches(';'), &name) };
     let stats = ClusterStats::new(cx.stats, &observability_name);
@@ -208,6 +230,9 @@ pub fn compile_after(
         cluster.set_hosts(assignment.endpoints.iter().map(Found::of), assignment.overprovisioning);
     } else if matches!(cluster.discovery, Discovery::Static) {
         cluster.set_hosts(std::iter::empty(), OVERPROVISIONING);
+    } else if cluster.hosts.load().all.is_empty() {
+        // Addresses need not be looked up.
+        cluster.set_resolved(&Default::default());
     }
     Ok(Arc::new(cluster))
 }
@@ -234,8 +259,30 @@ fn cluster_filters(filters: &[v3::Filter], path: &str) -> Result<(), ConfigError
     Ok(())
 }
 
+/// What Envoy says of `eds_cluster_config` in another cluster.
+const EDS_ELSEWHERE: &str = "eds_cluster_config set in a non-EDS cluster";
+
+/// `type`; none for the cluster types that have no hosts yet.
+fn discovery_kind(kind: Option<c::ClusterDiscoveryType>, path: &str) -> Result<Option<c::DiscoveryType>, ConfigError> {
+    use c::{ClusterDiscoveryType as T, DiscoveryType as D};
+    match kind {
+        None => Ok(Some(D::Static)),
+        Some(T::Type(t)) => match D::try_from(t) {
+            Ok(kind) => Ok(Some(kind)),
+            Err(_) => Err(ConfigError::new(format!("{path}.type"), "expected a known type")),
+        },
+        Some(T::ClusterType(c::CustomClusterType { name, typed_config: _ })) => {
+            if name != "envoy.clusters.dynamic_forward_proxy" {
+                return Err(ConfigError::unsupported(format!("{path}.cluster_type: {name}")));
+            }
+            say_once("clusters.cluster_type: envoy.clusters.dynamic_forward_proxy has no hosts yet");
+            Ok(None)
+        }
+    }
+}
+
 fn discovery(
-    kind: Option<c::ClusterDiscoveryType>,
+    kind: Option<c::DiscoveryType>,
     name: &Arc<str>,
     eds: Option<c::EdsClusterConfig>,
     original: Option<c::OriginalDstLbConfig>,
@@ -243,20 +290,8 @@ fn discovery(
     kept: Option<&Cluster>,
     path: &str,
 ) -> Result<Discovery, ConfigError> {
-    use c::{ClusterDiscoveryType as T, DiscoveryType as D};
-    let kind = match kind {
-        None => D::Static,
-        Some(T::Type(t)) => {
-            D::try_from(t).map_err(|_| ConfigError::new(format!("{path}.type"), "expected a known type"))?
-        }
-        Some(T::ClusterType(c::CustomClusterType { name, typed_config: _ })) => {
-            if name != "envoy.clusters.dynamic_forward_proxy" {
-                return Err(ConfigError::unsupported(format!("{path}.cluster_type: {name}")));
-            }
-            say_once("clusters.cluster_type: envoy.clusters.dynamic_forward_proxy has no hosts yet");
-            return Ok(Discovery::None);
-        }
-    };
+    use c::DiscoveryType as D;
+    let Some(kind) = kind else { return Ok(Discovery::None) };
     match (kind, eds) {
         (D::Eds, eds) => {
             let c::EdsClusterConfig { eds_config, service_name } = eds.unwrap_or_default();
@@ -266,9 +301,7 @@ fn discovery(
             let service_name = if service_name.is_empty() { name.clone() } else { shared(&service_name, name) };
             Ok(Discovery::Eds { service_name, config: one_of_many(config) })
         }
-        (_, Some(_)) => {
-            Err(ConfigError::new(format!("{path}.eds_cluster_config"), "eds_cluster_config set in a non-EDS cluster"))
-        }
+        (_, Some(_)) => Err(ConfigError::new(format!("{path}.eds_cluster_config"), EDS_ELSEWHERE)),
         (D::Static, None) => Ok(Discovery::Static),
         (D::OriginalDst, None) => {
             Ok(Discovery::OriginalDst(original_dst(original.unwrap_or_default(), transports, kept, path)?))

@@ -259,7 +259,7 @@ async fn open(
                 alpn: alpn(cluster),
             };
             let (io, session) =
-                tls::connect(&context.0, io, target, cluster.ssl.as_ref()).await.map_err(ConnectError::Failed)?;
+                tls::connect(&context.0, io, target, cluster.ssl.as_deref()).await.map_err(ConnectError::Failed)?;
             Ok((io, local, Some(session), guard))
         }
     }

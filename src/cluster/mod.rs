@@ -4,16 +4,17 @@ pub mod assignment;
 pub mod balance;
 pub mod compile;
 pub mod connect;
+pub mod dns;
 mod host;
 mod host_set;
 pub mod limits;
 pub mod pool;
 pub mod stats;
 mod table;
+#[cfg(test)]
+mod tests;
 mod transports;
 mod update;
-#[cfg(test)]
-mod update_tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,9 +66,9 @@ pub struct Cluster {
     /// `metadata`.
     pub metadata: Arc<Metadata>,
     /// Counters.
-    pub stats: ClusterStats,
+    pub stats: Arc<ClusterStats>,
     /// `ssl.…`, where any host is reached over TLS.
-    pub ssl: Option<TlsStats>,
+    pub ssl: Option<Arc<TlsStats>>,
     /// How hosts become shares of the load.
     pub rules: HostRules,
     /// How its hosts connect.
@@ -90,6 +91,8 @@ pub enum Discovery {
         /// Where to ask.
         config: Arc<ConfigSource>,
     },
+    /// `STRICT_DNS`, `LOGICAL_DNS`: hosts come by [`dns::resolve`].
+    Dns(Box<dns::Dns>),
     /// A cluster that has no hosts, as how it finds them is not built yet.
     None,
     /// `ORIGINAL_DST`: the connection says where to.
@@ -280,6 +283,10 @@ pub fn next_id() -> u64 {
 impl Cluster {
     /// What a host is known by, when discovery finds it again.
     fn identity(&self, address: &Address) -> Address {
-        address.clone()
+        match &self.discovery {
+            // Its one host is the same wherever it is.
+            Discovery::Dns(dns) if dns.logical => Address::Pipe(Arc::from("")),
+            _ => address.clone(),
+        }
     }
 }

@@ -259,9 +259,7 @@ impl Pool {
         if spent != 0 && conn.upstream.requests.get() >= spent {
             cluster.stats.upstream_cx_max_requests.inc();
             drop(conn);
-        } else if self.retired() {
-            drop(conn);
-        } else if http.max_connection_duration.is_some_and(|d| conn.upstream.start.elapsed() >= d) {
+        } else if self.retired() || http.max_connection_duration.is_some_and(|d| conn.upstream.start.elapsed() >= d) {
             drop(conn);
         } else {
             self.idle.borrow_mut().push((conn, Instant::now()));

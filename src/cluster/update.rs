@@ -92,6 +92,7 @@ impl Cluster {
         match (&self.discovery, &other.discovery) {
             (Discovery::Static, Discovery::Static) => true,
             (Discovery::Eds { service_name: a, .. }, Discovery::Eds { service_name: b, .. }) => a == b,
+            (Discovery::Dns(a), Discovery::Dns(b)) => a.logical == b.logical && a.assignment == b.assignment,
             _ => false,
         }
     }

@@ -14,7 +14,7 @@ use super::{ConfigError, Context, Process, refuse, warn_ignored};
 use crate::cluster::{self, ClusterTable};
 use crate::discovery::source::Fetch;
 use crate::discovery::{Dynamic, RuntimeSource};
-use crate::listener::{self, Listener};
+use crate::listener;
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
 use crate::overload::Overload;
@@ -235,6 +235,7 @@ pub fn process(settings: &Settings) -> Process {
     Process {
         node_id: settings.node.id.clone(),
         node_cluster: settings.node.cluster.clone(),
+        reject_unknown_dynamic: false,
         strip_fragment: lookup("envoy.reloadable_features.http_reject_path_with_fragment") == Some("false"),
     }
 }
@@ -280,17 +281,17 @@ pub fn compile(
                 format!("there is another listener '{}'", listener.name),
             ));
         }
-        check_clusters(listener, clusters, &path)?;
+        check_clusters(&listener.chains.load(), clusters, &path)?;
         compiled.push(one);
     }
     clusters.publish();
     Ok(Resources { listeners: compiled })
 }
 
-/// Envoy refuses a static route or TCP proxy whose cluster does not exist.
-fn check_clusters(listener: &Listener, clusters: &ClusterTable, path: &str) -> Result<(), ConfigError> {
+/// Envoy refuses a listener with a route of its own to a cluster that does not exist, unless it is told not to look (`validate_clusters`).
+pub fn check_clusters(chains: &listener::Chains, clusters: &ClusterTable, path: &str) -> Result<(), ConfigError> {
     let known = |name: &str| clusters.find(name).is_some_and(|s| s.current.load().is_some());
-    for (i, chain) in listener.chains.load().all.iter().enumerate() {
+    for (i, chain) in chains.all.iter().enumerate() {
         let missing = match &chain.terminal {
             // Routes of the listener itself are checked unless they ask for it not to be done.
             listener::Terminal::Http(hcm) => match &hcm.routes {

@@ -54,7 +54,8 @@ pub fn discovery(
         apply_default_config_without_warming: _,
         type_urls,
     } = source;
-    let mut closed = false;
+    // Anything could come of a list that names nothing.
+    let mut closed = type_urls.is_empty();
     for (i, url) in type_urls.iter().enumerate() {
         let type_name = last(url);
         match find(type_name) {

@@ -1,8 +1,11 @@
 //! From protobuf to what runs: everything is compiled here, once.
 
+pub mod access_log;
 pub mod bootstrap;
 pub mod convert;
 pub mod extension;
+#[cfg(test)]
+mod not_yet;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -37,6 +40,8 @@ pub struct Process {
     pub node_id: String,
     /// `node.cluster`.
     pub node_cluster: String,
+    /// `--reject-unknown-dynamic-fields`
+    pub reject_unknown_dynamic: bool,
     /// `envoy.reloadable_features.http_reject_path_with_fragment`; istiod sets it to false, and then a fragment is cut off.
     pub strip_fragment: bool,
 }

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::time::SystemTime;
 
 use prost::{Message, Name};
-use waypost_xds::any;
 use waypost_xds::client::{Event, Resource, Update};
+use waypost_xds::{any, validate};
 
 use super::fetch::Subject;
 use super::source::Source;
@@ -58,6 +58,7 @@ impl Manager {
                 for (_, stats) in self.by_subject.iter().filter(|(s, _)| s.source == source) {
                     stats.update_failure.inc();
                 }
+                self.clusters.lost(&source);
             }
             Event::Rejected { type_url, version, reason } => {
                 tracing::warn!(target: "config", "gRPC config for {type_url} rejected: {reason}");
@@ -161,20 +162,54 @@ impl Manager {
         if let Some(slot) = self.secret_slots.get(subject) {
             slot.settle();
         }
+        for cluster in self.clusters.with_endpoints(subject) {
+            cluster.stats.init_fetch_timeout.inc();
+        }
     }
 }
 
-/// Decodes and validates all resources of an update: one that cannot be read refuses all of them, as with Envoy.
-pub(super) fn decode<'a, M: Message + Name + Default>(update: &'a Update) -> Result<Vec<Decoded<'a, M>>, String> {
-    update
-        .resources
-        .iter()
-        .map(|resource| {
-            let message = any::unpack(&resource.body, &resource.name).map_err(|e| e.to_string())?;
-            Ok(Decoded { name: &resource.name, message, resource })
-        })
-        .collect()
+impl Manager {
+    /// Decodes and validates all resources of an update: one that cannot be read refuses all of them, as with Envoy.
+    pub(super) fn decode<'a, M: Message + Name + Default>(
+        &self,
+        kind: Type,
+        update: &'a Update,
+    ) -> Result<Vec<Decoded<'a, M>>, String> {
+        let name = M::full_name();
+        update
+            .resources
+            .iter()
+            .map(|resource| {
+                let message = any::unpack(&resource.body, &resource.name).map_err(|e| e.to_string())?;
+                // What has been looked at before is not looked at again.
+                if !dump_kind(kind).is_some_and(|k| self.config.same(k, &resource.name, &resource.body)) {
+                    self.note_unknown(&name, resource)?;
+                }
+                Ok(Decoded { name: &resource.name, message, resource })
+            })
+            .collect()
+    }
+
+    /// Counts fields that the API does not have, and refuses them with `--reject-unknown-dynamic-fields`.
+    fn note_unknown(&self, name: &str, resource: &Resource) -> Result<(), String> {
+        let unknown = validate::unknown_fields(name, &resource.body.value, UNKNOWN_FIELDS);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let list = unknown.join(", ");
+        if self.parts.process.reject_unknown_dynamic {
+            return Err(format!("{}: Protobuf message (type {name}) has unknown fields: {list}", resource.name));
+        }
+        self.stats.dynamic_unknown_fields.add(unknown.len() as u64);
+        crate::config::warn_once(&format!("unknown fields of {name}"), || {
+            format!("{}: unknown fields of {name} are ignored: {list}", resource.name)
+        });
+        Ok(())
+    }
 }
+
+/// So many unknown fields of a resource are counted and named.
+const UNKNOWN_FIELDS: usize = 16;
 
 /// No name may come twice.
 fn unique(update: &Update) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! CDS: clusters come, warm, change and go.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use waypost_xds::client::Update;
 use waypost_xds::envoy::config::cluster::v3;
 use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
-use super::apply::{Decoded, Failures, decode};
-use super::fetch::Subject;
-use super::source::Fetch;
+use super::apply::{Decoded, Failures};
+use super::fetch::{Fetches, Subject};
+use super::source::{Fetch, Source};
 use super::{Manager, Type};
 use crate::admin::Kind;
 use crate::cluster::{self, Cluster, Discovery};
@@ -32,9 +33,16 @@ struct Entry {
     /// The task that resolves its names.
     resolver: Option<Resolver>,
     /// Whether names have been resolved once.
-    resolved: Option<Rc<std::cell::Cell<bool>>>,
+    resolved: Option<Rc<Cell<bool>>>,
     /// Whether it is the bootstrap's: CDS cannot change it.
     fixed: bool,
+}
+
+impl Entry {
+    /// Whether its endpoints and names are known, or nobody waits for them any more.
+    fn has_hosts(&self, fetches: &Fetches) -> bool {
+        self.endpoints.as_ref().is_none_or(|s| fetches.settled(s)) && self.resolved.as_ref().is_none_or(|r| r.get())
+    }
 }
 
 /// A task that ends with what it is for.
@@ -59,9 +67,20 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    /// How many wait.
-    pub fn warming(&self) -> usize {
-        self.warming.len()
+    /// Whether none waits any more, the bootstrap's among them.
+    pub fn are_warm(&self, fetches: &Fetches) -> bool {
+        self.warming.is_empty() && self.all.values().filter(|e| e.fixed).all(|e| e.has_hosts(fetches))
+    }
+
+    /// Counts a stream that broke off for the clusters whose endpoints it gives.
+    pub fn lost(&self, source: &Source) {
+        for (_, names) in self.by_endpoints.iter().filter(|(s, _)| s.source == *source) {
+            let entries = names.iter().filter_map(|n| self.all.get(n));
+            // Versions of a cluster share their counters.
+            for cluster in entries.filter_map(|e| e.active.as_ref().or(e.warming.as_ref())) {
+                cluster.stats.update_failure.inc();
+            }
+        }
     }
 
     /// The clusters with the endpoints of a subject, in force or not.
@@ -78,6 +97,7 @@ impl Manager {
             let name = cluster.names.name.to_string();
             let entry = Entry { active: Some(cluster.clone()), fixed: true, ..Entry::default() };
             self.clusters.all.insert(name.clone(), entry);
+            self.stats.cluster_added.inc();
             if let Err(e) = self.follow(&name, &cluster) {
                 tracing::warn!(target: "config", "cluster '{name}': {e}");
             }
@@ -85,7 +105,7 @@ impl Manager {
     }
 
     pub(super) fn apply_clusters(&mut self, update: &Update) -> Result<(), String> {
-        let decoded = decode::<v3::Cluster>(update)?;
+        let decoded = self.decode::<v3::Cluster>(Type::Cluster, update)?;
         let mut failures = Failures::default();
         let named: HashSet<&str> = decoded.iter().map(|d| d.name).collect();
         let gone: Vec<String> = if update.complete {
@@ -149,6 +169,8 @@ impl Manager {
                 let service = &**service_name;
                 if self.fetches.add(Type::Endpoints, &fetch, service, Instant::now()) {
                     self.streams.subscribe(&fetch.source, Type::Endpoints, service);
+                    // Envoy counts the first request, and then each response.
+                    cluster.stats.update_attempt.inc();
                 }
                 let subject = Subject { kind: Type::Endpoints, source: fetch.source, name: service.to_owned() };
                 if let Some(known) = self.config.get(Kind::Endpoints, service)
@@ -167,6 +189,19 @@ impl Manager {
         let before = std::mem::replace(&mut entry.endpoints, subject.clone());
         entry.resolver = None;
         entry.resolved = None;
+        let (first, names) = tokio::sync::oneshot::channel();
+        if let Some(task) = cluster::dns::resolve(cluster, first) {
+            entry.resolver = Some(Resolver(task));
+            let done = Rc::new(Cell::new(!cluster.waits_for_names()));
+            let (flag, bell) = (done.clone(), self.clusters.resolved.clone());
+            tokio::task::spawn_local(async move {
+                // It is dropped where the cluster is: then nobody looks any more.
+                let _ = names.await;
+                flag.set(true);
+                bell.notify_one();
+            });
+            entry.resolved = Some(done);
+        }
         if let Some(subject) = &subject {
             self.clusters.by_endpoints.entry(subject.clone()).or_default().insert(name.to_owned());
         }
@@ -224,8 +259,6 @@ impl Manager {
     fn cluster_is_warm(&self, name: &str) -> bool {
         let Some(entry) = self.clusters.all.get(name) else { return false };
         let Some(cluster) = &entry.warming else { return false };
-        entry.endpoints.as_ref().is_none_or(|s| self.fetches.settled(s))
-            && entry.resolved.as_ref().is_none_or(|r| r.get())
-            && cluster.secrets_settled()
+        entry.has_hosts(&self.fetches) && cluster.secrets_settled()
     }
 }

@@ -3,7 +3,7 @@
 use waypost_xds::client::Update;
 use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
-use super::apply::{Failures, decode};
+use super::apply::Failures;
 use super::fetch::Subject;
 use super::source::Source;
 use super::{Manager, Type};
@@ -12,7 +12,7 @@ use crate::admin::Kind;
 impl Manager {
     pub(super) fn apply_endpoints(&mut self, source: &Source, update: &Update) -> Result<(), String> {
         let mut failures = Failures::default();
-        for one in decode::<ClusterLoadAssignment>(update)? {
+        for one in self.decode::<ClusterLoadAssignment>(Type::Endpoints, update)? {
             let subject = Subject { kind: Type::Endpoints, source: source.clone(), name: one.name.to_owned() };
             let clusters = self.clusters.with_endpoints(&subject);
             if clusters.is_empty() {

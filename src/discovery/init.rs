@@ -33,7 +33,6 @@ pub(super) struct Init {
 impl Manager {
     /// Asks for what the bootstrap names.
     pub(super) fn start(&mut self) {
-        self.control.stage.set(ServerState::Initializing);
         self.adopt_clusters();
         for layer in self.dynamic.runtime.clone() {
             self.ask(Type::Runtime, &layer.fetch, &layer.name);
@@ -49,9 +48,10 @@ impl Manager {
 
     /// Goes on to the next stage when there is nothing left to wait for.
     pub(super) fn advance(&mut self) {
-        if self.init.stage == Stage::Clusters && self.answered(Type::Cluster) && self.clusters.warming() == 0 {
+        if self.init.stage == Stage::Clusters && self.answered(Type::Cluster) && self.clusters.are_warm(&self.fetches) {
             tracing::info!(target: "main", "all clusters initialized. initializing init manager");
             self.init.stage = Stage::Listeners;
+            self.control.stage.set(ServerState::Initializing);
             if let Some(fetch) = self.dynamic.listeners.clone() {
                 self.ask(Type::Listener, &fetch, "");
             }

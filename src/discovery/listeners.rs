@@ -6,11 +6,12 @@ use std::sync::Arc;
 use waypost_xds::client::Update;
 use waypost_xds::envoy::config::listener::v3;
 
-use super::apply::{Decoded, Failures, decode};
+use super::apply::{Decoded, Failures};
 use super::fetch::Subject;
 use super::init::Stage;
 use super::{Manager, Type};
 use crate::admin::Kind;
+use crate::config::bootstrap::check_clusters;
 use crate::listener::compile::Compiled;
 use crate::listener::manager::{ListenerError, ListenerManager, Pending, Prepared};
 use crate::listener::{Chains, Terminal};
@@ -35,7 +36,7 @@ impl Listeners {
 
 impl Manager {
     pub(super) fn apply_listeners(&mut self, update: &Update) -> Result<(), String> {
-        let decoded = decode::<v3::Listener>(update)?;
+        let decoded = self.decode::<v3::Listener>(Type::Listener, update)?;
         let mut failures = Failures::default();
         let named: HashSet<&str> = decoded.iter().map(|d| d.name).collect();
         let gone: Vec<String> = if update.complete {
@@ -86,6 +87,10 @@ impl Manager {
             }
             Prepared::Ready(pending) => *pending,
         };
+        if let Err(e) = check_clusters(&pending.chains(), &parts.shared.clusters, "listener") {
+            self.listeners.manager.abandon(pending);
+            return Err(e.into());
+        }
         self.subscribe_wanted();
         self.listeners.dynamic.insert(name.to_owned());
         if self.init.stage == Stage::Live && self.chains_are_warm(&pending.chains()) {

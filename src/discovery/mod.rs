@@ -28,7 +28,7 @@ mod workloads;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use waypost_xds::client::Event;
@@ -222,6 +222,8 @@ impl Manager {
     /// Serves discovery until the process ends. Fails when a listener of the bootstrap cannot be opened.
     pub async fn run(mut self) -> Result<(), (Arc<str>, ListenerError)> {
         self.start();
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if let Some(failed) = self.init.failed.take() {
                 return Err(failed);
@@ -239,6 +241,7 @@ impl Manager {
                     }
                 }
                 () = resolved.notified() => {}
+                _ = sweep.tick() => self.sweep(),
             }
             self.settle();
         }
@@ -253,6 +256,9 @@ impl Manager {
         self.streams.flush();
     }
 }
+
+/// How often what nothing uses any more is unsubscribed from: a listener that was removed uses its routes until it has drained.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use waypost_xds::client::Update;
 use waypost_xds::envoy::config::route::v3::RouteConfiguration;
 
-use super::apply::{Failures, decode};
+use super::apply::Failures;
 use super::fetch::Subject;
 use super::source::Source;
 use super::{Manager, Type};
@@ -39,7 +39,7 @@ impl Manager {
 
     pub(super) fn apply_routes(&mut self, source: &Source, update: &Update) -> Result<(), String> {
         let mut failures = Failures::default();
-        for one in decode::<RouteConfiguration>(update)? {
+        for one in self.decode::<RouteConfiguration>(Type::Route, update)? {
             let Some(slot) = self.parts.routes.find(source, one.name) else { continue };
             let body = &one.resource.body;
             if slot.current.load().is_some() && self.config.same(Kind::Route, one.name, body) {

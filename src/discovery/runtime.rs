@@ -5,13 +5,12 @@ use std::sync::PoisonError;
 use waypost_xds::client::Update;
 use waypost_xds::envoy::service::runtime::v3::Runtime;
 
-use super::Manager;
-use super::apply::decode;
+use super::{Manager, Type};
 
 impl Manager {
     /// Keeps the values for `/runtime`. Keys that decide something are read when the process starts, so here they are shown only.
     pub(super) fn apply_runtime(&mut self, update: &Update) -> Result<(), String> {
-        for one in decode::<Runtime>(update)? {
+        for one in self.decode::<Runtime>(Type::Runtime, update)? {
             let Runtime { name: _, layer } = one.message;
             let values = crate::config::bootstrap::runtime_values(layer);
             if !values.is_empty() {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use waypost_xds::client::Update;
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 
-use super::apply::{Failures, decode};
+use super::apply::Failures;
 use super::fetch::Subject;
 use super::source::{Fetch, Source};
 use super::{Manager, Type};
@@ -42,7 +42,7 @@ impl Manager {
     pub(super) fn apply_secrets(&mut self, source: &Source, update: &Update) -> Result<(), String> {
         let mut failures = Failures::default();
         let mut changed = false;
-        for one in decode::<Secret>(update)? {
+        for one in self.decode::<Secret>(Type::Secret, update)? {
             let subject = Subject { kind: Type::Secret, source: source.clone(), name: one.name.to_owned() };
             let Some(slot) = self.secret_slots.get(&subject) else { continue };
             match slot.set(one.message) {

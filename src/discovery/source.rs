@@ -67,6 +67,8 @@ pub struct GrpcTarget {
     pub authority: String,
     /// `initial_metadata`.
     pub metadata: Vec<(String, String)>,
+    /// `retry_policy.retry_back_off`: the base and the longest wait between streams.
+    pub back_off: Option<(Duration, Duration)>,
 }
 
 impl Fetch {
@@ -184,12 +186,43 @@ impl GrpcTarget {
             Some(TargetSpecifier::EnvoyGrpc(core::grpc_service::EnvoyGrpc {
                 cluster_name,
                 authority,
-                retry_policy: _,
+                retry_policy,
                 max_receive_message_length: _, // a limit of our own holds
                 skip_envoy_headers: _,         // none are sent
-            })) => Ok(GrpcTarget { cluster: cluster_name.clone(), authority: authority.clone(), metadata }),
+            })) => Ok(GrpcTarget {
+                cluster: cluster_name.clone(),
+                authority: authority.clone(),
+                metadata,
+                back_off: back_off(retry_policy.as_ref(), &format!("{path}.envoy_grpc.retry_policy"))?,
+            }),
             Some(TargetSpecifier::GoogleGrpc(_)) => Err(ConfigError::unsupported(format!("{path}.google_grpc"))),
             None => Err(ConfigError::new(path, "expected envoy_grpc")),
         }
     }
+}
+
+/// The waits between streams. Streams are opened again for ever, whatever `num_retries` says.
+fn back_off(policy: Option<&core::RetryPolicy>, path: &str) -> Result<Option<(Duration, Duration)>, ConfigError> {
+    let Some(core::RetryPolicy {
+        retry_back_off,
+        num_retries: _,
+        retry_on: _,
+        retry_priority: _,
+        retry_host_predicate: _,
+        host_selection_retry_max_attempts: _,
+    }) = policy
+    else {
+        return Ok(None);
+    };
+    let Some(core::BackoffStrategy { base_interval, max_interval }) = retry_back_off else { return Ok(None) };
+    let path = format!("{path}.retry_back_off");
+    let Some(base) = duration(*base_interval, &format!("{path}.base_interval"))? else {
+        return Err(ConfigError::new(format!("{path}.base_interval"), "value is required"));
+    };
+    // Envoy: ten times the base unless it is set.
+    let max = duration(*max_interval, &format!("{path}.max_interval"))?.unwrap_or(base * 10);
+    if max < base {
+        return Err(ConfigError::new(path, "max_interval must be greater than or equal to the base_interval"));
+    }
+    Ok(Some((base, max)))
 }

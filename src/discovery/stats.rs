@@ -71,6 +71,7 @@ pub struct ManagerStats {
     pub cluster_removed: Counter,
     pub cluster_updated: Counter,
     pub workloads: Gauge,
+    pub dynamic_unknown_fields: Counter,
 }
 
 impl ManagerStats {
@@ -83,6 +84,7 @@ impl ManagerStats {
             cluster_removed: store.counter("cluster_manager.cluster_removed"),
             cluster_updated: store.counter("cluster_manager.cluster_updated"),
             workloads: store.gauge("workload_discovery.total"),
+            dynamic_unknown_fields: store.counter("server.dynamic_unknown_fields"),
         }
     }
 }

@@ -54,7 +54,7 @@ pub fn options(targets: &[GrpcTarget], dialect: Dialect, service: Service, node:
         // What the scheme says does not matter to any server we know of; Envoy says http where there is no TLS.
         tls: false,
         metadata,
-        backoff: Backoff::default(),
+        backoff: target.back_off.map_or_else(Backoff::default, |(base, max)| Backoff::new(base, max)),
     }
 }
 

@@ -8,8 +8,7 @@ use arc_swap::ArcSwap;
 use waypost_xds::client::Update;
 use waypost_xds::istio::workload::Workload;
 
-use super::Manager;
-use super::apply::decode;
+use super::{Manager, Type};
 
 /// What telemetry shows of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,7 +154,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 impl Manager {
     pub(super) fn apply_workloads(&mut self, update: &Update) -> Result<(), String> {
-        let decoded = decode::<Workload>(update)?;
+        let decoded = self.decode::<Workload>(Type::Workload, update)?;
         let added = decoded.iter().map(|d| (d.name, &d.message));
         self.workloads.apply(added, update.removed.iter().map(String::as_str), update.complete);
         self.stats.workloads.set(self.workloads.len() as u64);

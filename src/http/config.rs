@@ -12,6 +12,8 @@ pub mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use self::compile::TRACERS;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,7 +18,7 @@ use waypost_xds::google::protobuf::Any;
 
 use super::registry::{self, Known, Role};
 use crate::config::extension::{self, Discovered};
-use crate::config::{ConfigError, refuse};
+use crate::config::{ConfigError, refuse, warn_ignored};
 use crate::route::{FilterEffect, FilterOverrides};
 
 /// What becomes of requests on a chain with a guard that is not built.
@@ -273,13 +273,11 @@ impl Router {
             upstream_http_filters,
             reject_connect_request_early_data,
         } = any::unpack(any, path)?;
-        refuse(&upstream_log, path, "upstream_log")?;
-        refuse(&upstream_log_options, path, "upstream_log_options")?;
+        warn_ignored(!upstream_log.is_empty(), path, "upstream_log");
+        warn_ignored(upstream_log_options.is_some(), path, "upstream_log_options");
         refuse(&upstream_http_filters, path, "upstream_http_filters")?;
-        if start_child_span {
-            // Spans go to a tracing provider, and those are refused where they are configured.
-            tracing::warn!("{path}.start_child_span has no effect without a tracing provider");
-        }
+        // No spans are made yet.
+        warn_ignored(start_child_span, path, "start_child_span");
         // The list is Envoy's own; any other header is refused there too.
         const STRICT: [&str; 5] = [
             "x-envoy-upstream-rq-timeout-ms",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use waypost_filters::address::Address;
 use waypost_filters::connection::Direction;
+use waypost_filters::listener::proxy_protocol::ProxyProtocol;
 use waypost_filters::listener::{http_inspector, original_dst, tls_inspector};
 use waypost_xds::any;
 use waypost_xds::envoy::config::core::v3::{self as core, transport_socket::ConfigType as SocketConfig};
@@ -18,9 +19,8 @@ use super::chain_match::{ChainMatch, FilterDisabled};
 use super::identity::{self, ChainKey, ChainProtos, Digest, Identity};
 use super::{Chains, FilterChain, Listener, ListenerFilter, ListenerStats, network};
 use crate::config::convert::{address, bool_of, timeout, timeout_or, u32_of};
-use crate::config::{ConfigError, Context, refuse};
+use crate::config::{ConfigError, Context, refuse, warn_ignored};
 use crate::net::socket::{DEFAULT_BACKLOG, ListenOptions};
-use crate::tcp_proxy::compile::access_logs;
 use crate::tls::ServerTls;
 
 /// Envoy: `listener_filters_timeout` is 15 s unless it is set.
@@ -207,7 +207,7 @@ pub(super) fn listener(
             Ok(core::TrafficDirection::Outbound) => Direction::Outbound,
             _ => Direction::Unspecified,
         },
-        access_logs: access_logs(access_log, cx, &format!("{path}.access_log"))?,
+        access_logs: crate::config::access_log::compile(access_log, cx, &format!("{path}.access_log"))?,
         exact_balance,
         stats: ListenerStats::new(cx.stats, &stat_name),
         stat_name: stat_name.into(),
@@ -298,6 +298,14 @@ fn filters(
                 "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
                     http_inspector::compile(&any::unpack(&config, &path)?, &path).map_err(error)?;
                     ListenerFilter::HttpInspector
+                }
+                "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
+                    let config = any::unpack(&config, &path)?;
+                    let (filter, ignored) = ProxyProtocol::compile(config, &path).map_err(error)?;
+                    for field in ignored {
+                        warn_ignored(true, &path, field);
+                    }
+                    ListenerFilter::ProxyProtocol(filter)
                 }
                 other => return Err(ConfigError::unsupported(format!("{path}: {other}"))),
             };

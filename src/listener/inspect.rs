@@ -3,8 +3,10 @@
 use std::task::Poll;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
+use waypost_filters::address::Address;
 use waypost_filters::connection::Connection;
+use waypost_filters::listener::proxy_protocol::{self, ProxyProtocol};
 use waypost_filters::listener::{http_inspector, original_dst, tls_inspector};
 
 use super::{Listener, ListenerFilter};
@@ -40,6 +42,7 @@ pub async fn run(
                 ListenerFilter::OriginalDst => original_dst_of(io, connection),
                 ListenerFilter::TlsInspector(inspector) => tls(inspector, io, read, connection).await?,
                 ListenerFilter::HttpInspector => http(io, read, connection).await?,
+                ListenerFilter::ProxyProtocol(filter) => proxy(filter, io, read, connection).await?,
             }
         }
         Ok(())
@@ -64,7 +67,7 @@ pub fn original_dst_of(io: &Io, connection: &mut Connection) {
     match io.tcp() {
         Some(tcp) => {
             if let Some(original) = crate::net::original_destination(tcp) {
-                connection.local = waypost_filters::address::Address::Ip(original);
+                connection.local = Address::Ip(original);
             }
         }
         None => original_dst::restore_internal(connection),
@@ -108,6 +111,34 @@ async fn tls(
                 connection.transport_protocol = "raw_buffer";
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Takes the header of the PROXY protocol off the connection, which is another client's then.
+async fn proxy(
+    filter: &ProxyProtocol,
+    io: &mut Io,
+    read: &mut BytesMut,
+    connection: &mut Connection,
+) -> Result<(), Refused> {
+    loop {
+        match filter.inspect(read) {
+            proxy_protocol::Inspect::NeedMore => {
+                if more(io, read).await? == 0 {
+                    return Err(Refused::Error);
+                }
+            }
+            proxy_protocol::Inspect::Header(length, ends) => {
+                read.advance(length.min(read.len()));
+                if let Some((from, to)) = ends {
+                    connection.remote = Address::Ip(from);
+                    connection.local = Address::Ip(to);
+                }
+                return Ok(());
+            }
+            proxy_protocol::Inspect::Without => return Ok(()),
+            proxy_protocol::Inspect::Invalid => return Err(Refused::Error),
         }
     }
 }

@@ -23,6 +23,7 @@ use waypost_filters::access_log::AccessLog;
 use waypost_filters::address::Address;
 use waypost_filters::connection::{Connection, Direction};
 use waypost_filters::filter_state::FilterState;
+use waypost_filters::listener::proxy_protocol::ProxyProtocol;
 use waypost_filters::listener::tls_inspector::TlsInspector;
 use waypost_filters::metadata::Metadata;
 
@@ -90,6 +91,8 @@ pub enum ListenerFilter {
     TlsInspector(TlsInspector),
     /// `envoy.filters.listener.http_inspector`.
     HttpInspector,
+    /// `envoy.filters.listener.proxy_protocol`.
+    ProxyProtocol(ProxyProtocol),
 }
 
 /// A filter chain (`config.listener.v3.FilterChain`). It is compiled from its own message alone, and from nothing of its listener: chains whose
@@ -154,7 +157,7 @@ pub struct ListenerStats {
     pub no_filter_chain_match: Counter,
     pub downstream_listener_filter_error: Counter,
     /// `ssl.…`, from when a chain with TLS came.
-    pub ssl: OnceLock<TlsStats>,
+    pub ssl: OnceLock<Arc<TlsStats>>,
 }
 
 impl ListenerStats {

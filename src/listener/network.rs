@@ -31,11 +31,14 @@ pub struct Known {
     pub role: Role,
 }
 
+/// A built filter.
+pub type Built = Box<dyn NetworkFilter>;
+
 /// What becomes of a filter.
 #[derive(Clone, Copy)]
 pub enum Role {
     /// It is built, and stands before the last.
-    Build(fn(&Any, &str) -> Result<Box<dyn NetworkFilter>, ConfigError>),
+    Build(fn(&Any, &str) -> Result<Built, ConfigError>),
     /// It is built, and takes the bytes.
     Terminal(fn(&Any, &Context<'_>, &str) -> Result<Terminal, ConfigError>),
     /// It guards and is not built yet: closed, unless the function finds in the checked wire form that this configuration refuses nothing.
@@ -138,12 +141,12 @@ pub struct Named {
     /// `name`.
     pub name: Arc<str>,
     /// The filter.
-    pub filter: Box<dyn NetworkFilter>,
+    pub filter: Built,
 }
 
 /// What a filter comes to.
 enum Kind {
-    Before(Box<dyn NetworkFilter>),
+    Before(Built),
     Terminal(Terminal),
     /// A filter that would take the bytes, closed.
     Closed,

@@ -61,7 +61,7 @@ pub async fn serve(
     connection.filter_chain = chain.name.clone();
     if let Some(tls) = &chain.tls {
         let io_with_bytes = io.with_prefix(read.split().freeze());
-        let handshake = crate::tls::accept(tls, io_with_bytes, stats.ssl.get());
+        let handshake = crate::tls::accept(tls, io_with_bytes, stats.ssl.get().map(|s| &**s));
         match timeout_at(chain.handshake_timeout.map(|t| start + t), handshake).await {
             Some(Ok((stream, session))) => {
                 io = stream;
@@ -131,7 +131,8 @@ fn log(
     }
     let now = Instant::now();
     let age = connection.start.elapsed().unwrap_or_default();
-    let mut info = StreamInfo::new(connection.clone(), 0, now.checked_sub(age).unwrap_or(now), connection.start);
+    let mut info =
+        StreamInfo::of_connection(connection.clone(), 0, now.checked_sub(age).unwrap_or(now), connection.start);
     if let Some(flag) = flag {
         info.flags.set(flag);
         info.details = Some("filter_chain_not_found".into());

@@ -2,25 +2,27 @@
 //!
 //! A handle is resolved once, at configuration time. Each worker adds to memory of its own: a thread that counts writes to its shard,
 //! with a plain load and store, and readers sum the shards. So no request touches a cache line that another worker writes.
+//!
+//! A stat that nobody ever added to has no memory but four bytes in its owner: a push has thousands of clusters, and most of them count little.
+//! Names of a group of stats (those of a cluster) are not held either: they are its prefix and a list in the program.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Cells are handed out in chunks: large enough that a worker's counters share pages, small enough that an idle process stays small.
-const CHUNK: usize = 1024;
+mod cells;
+
+use self::cells::Cell;
 
 /// 0 and then log-linear buckets: 8 to each power of two, so that a quantile is off by at most 12.5 %.
 const BUCKETS: usize = 8 * 40;
-
-type Chunk = Arc<[AtomicU64]>;
 
 /// Everything that is counted in the process.
 #[derive(Debug, Default)]
 pub struct Store {
     inner: Mutex<Names>,
-    cells: Arc<Cells>,
+    groups: Mutex<Groups>,
 }
 
 #[derive(Debug, Default)]
@@ -30,227 +32,275 @@ struct Names {
     histograms: BTreeMap<Arc<str>, Histogram>,
 }
 
-/// The cells of all threads. A cell is a number; every thread that writes has its own memory for it.
-#[derive(Debug)]
-struct Cells {
-    /// A number that no other store of the process has: what threads keep outlives a store, and another may get its address.
-    id: u64,
-    next: Mutex<u32>,
-    /// One list of chunks for each thread that ever counted; a chunk is made when it is first written to.
-    threads: Mutex<Vec<Shard>>,
+/// Groups by prefix, while anybody holds them.
+#[derive(Debug, Default)]
+struct Groups {
+    by_prefix: BTreeMap<Arc<str>, Weak<dyn StatGroup>>,
+    /// How many there may be before those that are gone are looked for.
+    look_at: usize,
 }
 
-type Shard = Arc<Mutex<Vec<Option<Chunk>>>>;
+/// Stats of one owner, which go with it.
+pub trait StatGroup: Send + Sync + std::fmt::Debug + 'static {
+    /// What all names begin with.
+    fn prefix(&self) -> &Arc<str>;
 
-thread_local! {
-    /// This thread's chunks, by store (tests have several stores) and chunk number.
-    static LOCAL: RefCell<HashMap<u64, Local>> = RefCell::new(HashMap::new());
-    /// The same for the store used last, so that the hot path has no map look-up.
-    static LAST: RefCell<(u64, Vec<Option<Chunk>>)> = const { RefCell::new((0, Vec::new())) };
+    /// Calls with each stat and the rest of its name.
+    fn each(&self, visit: &mut dyn FnMut(&str, Stat));
+
+    /// For getting the type back.
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-#[derive(Clone)]
-struct Local {
-    shard: Shard,
+/// A stat that can be read.
+#[derive(Clone, Copy, Debug)]
+pub enum Stat {
+    /// A counter.
+    Counter(CounterRef),
+    /// A gauge.
+    Gauge(GaugeRef),
+    /// A histogram.
+    Histogram(HistogramRef),
 }
 
-impl Default for Cells {
-    fn default() -> Cells {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Cells { id: NEXT.fetch_add(1, Relaxed), next: Mutex::default(), threads: Mutex::default() }
-    }
+/// A counter as it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct CounterRef(u32);
+
+/// A gauge as it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct GaugeRef {
+    value: u64,
+    used: bool,
 }
 
-impl Cells {
-    fn allocate(&self, count: u32) -> u32 {
-        let mut next = lock(&self.next);
-        let first = *next;
-        *next = next.saturating_add(count);
-        first
-    }
-
-    /// Adds to this thread's memory of a cell.
-    fn add(self: &Arc<Self>, cell: u32, n: u64) {
-        let (chunk, at) = (cell as usize / CHUNK, cell as usize % CHUNK);
-        let store = self.id;
-        LAST.with_borrow_mut(|(last, chunks)| {
-            if *last == store
-                && let Some(Some(c)) = chunks.get(chunk)
-                && let Some(a) = c.get(at)
-            {
-                // Only this thread writes here: a load and a store need no locked instruction.
-                a.store(a.load(Relaxed).wrapping_add(n), Relaxed);
-                return;
-            }
-            self.add_slow(store, chunk, at, n, last, chunks);
-        });
-    }
-
-    #[cold]
-    fn add_slow(
-        self: &Arc<Self>,
-        store: u64,
-        chunk: usize,
-        at: usize,
-        n: u64,
-        last: &mut u64,
-        chunks: &mut Vec<Option<Chunk>>,
-    ) {
-        let local = LOCAL.with_borrow_mut(|map| {
-            map.entry(store)
-                .or_insert_with(|| {
-                    let shard: Shard = Arc::default();
-                    lock(&self.threads).push(shard.clone());
-                    Local { shard }
-                })
-                .clone()
-        });
-        let mut shard = lock(&local.shard);
-        if shard.len() <= chunk {
-            shard.resize(chunk + 1, None);
-        }
-        if let Some(slot) = shard.get_mut(chunk) {
-            let c = slot.get_or_insert_with(|| (0..CHUNK).map(|_| AtomicU64::new(0)).collect());
-            if let Some(a) = c.get(at) {
-                a.store(a.load(Relaxed).wrapping_add(n), Relaxed);
-            }
-        }
-        *last = store;
-        chunks.clone_from(&shard);
-    }
-
-    fn sum(&self, cell: u32) -> u64 {
-        let (chunk, at) = (cell as usize / CHUNK, cell as usize % CHUNK);
-        lock(&self.threads)
-            .iter()
-            .filter_map(|s| lock(s).get(chunk)?.as_ref()?.get(at).map(|a| a.load(Relaxed)))
-            .fold(0, u64::wrapping_add)
-    }
-}
-
-impl Cells {
-    /// The sums of neighbouring cells, with one look at each thread: a histogram has hundreds.
-    fn sums(&self, first: u32, count: usize) -> Vec<u64> {
-        let first = first as usize;
-        let mut sums = vec![0u64; count];
-        for shard in lock(&self.threads).iter() {
-            let chunks = lock(shard);
-            let mut at = 0;
-            while at < count {
-                let (chunk, start) = ((first + at) / CHUNK, (first + at) % CHUNK);
-                let length = (CHUNK - start).min(count - at);
-                let cells = chunks.get(chunk).and_then(|c| c.as_ref()?.get(start..start + length)).unwrap_or_default();
-                for (sum, cell) in sums.iter_mut().skip(at).zip(cells) {
-                    *sum = sum.wrapping_add(cell.load(Relaxed));
-                }
-                at += length;
-            }
-        }
-        sums
-    }
-}
+/// A histogram as it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct HistogramRef(u32);
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A number that only grows, until it is reset.
-#[derive(Clone, Debug)]
-pub struct Counter {
-    cells: Arc<Cells>,
-    cell: u32,
-    /// What had been counted when it was last reset.
-    base: Arc<AtomicU64>,
+/// A number that only grows, until it is reset. It belongs to its owner; [`Counter`] is one that is shared by its name.
+#[derive(Debug, Default)]
+pub struct Tally(Cell<1>);
+
+/// A number that goes up and down, in its owner.
+#[derive(Debug, Default)]
+pub struct Level(Cell<1>);
+
+/// A distribution, in its owner.
+#[derive(Debug, Default)]
+pub struct Spread(Cell<{ BUCKETS as u32 + 1 }>);
+
+/// A number that is set now and then, in its owner.
+#[derive(Debug)]
+pub struct Mark(AtomicU64);
+
+/// A shared [`Tally`].
+#[derive(Clone, Debug, Default)]
+pub struct Counter(Arc<Tally>);
+
+/// A shared [`Level`].
+#[derive(Clone, Debug, Default)]
+pub struct Gauge(Arc<Level>);
+
+/// A distribution of non-negative numbers, in milliseconds or bytes as its name says: a shared [`Spread`].
+#[derive(Clone, Debug, Default)]
+pub struct Histogram(Arc<Spread>);
+
+impl Tally {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.0.add(0, 1);
+    }
+
+    /// Adds a number.
+    pub fn add(&self, n: u64) {
+        self.0.add(0, n);
+    }
+
+    /// For reading.
+    pub fn stat(&self) -> CounterRef {
+        CounterRef(self.0.number())
+    }
+
+    /// The sum over all threads.
+    pub fn value(&self) -> u64 {
+        self.stat().value()
+    }
+}
+
+impl CounterRef {
+    /// The sum over all threads.
+    pub fn value(&self) -> u64 {
+        cells::sum(self.0).wrapping_sub(cells::base(self.0))
+    }
+
+    /// Whether it was ever added to (`usedonly`), before a reset too.
+    pub fn used(&self) -> bool {
+        cells::sum(self.0) > 0
+    }
+
+    /// Starts from zero again (`/reset_counters`).
+    pub fn reset(&self) {
+        cells::set_base(self.0, cells::sum(self.0));
+    }
+}
+
+impl Level {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.0.add(0, 1);
+    }
+
+    /// Takes one away; it may be another thread than the one that added it.
+    pub fn dec(&self) {
+        self.0.add(0, u64::MAX);
+    }
+
+    /// Sets it; for gauges that one thread keeps.
+    pub fn set(&self, value: u64) {
+        let cell = self.0.made();
+        cells::set_base(cell, cells::sum(cell).wrapping_sub(value));
+    }
+
+    /// For reading.
+    pub fn stat(&self) -> GaugeRef {
+        let cell = self.0.number();
+        let v = cells::sum(cell).wrapping_sub(cells::base(cell));
+        // Reading races with writing on other threads: a sum that is briefly negative is none.
+        GaugeRef { value: if v > u64::MAX / 2 { 0 } else { v }, used: cell != 0 }
+    }
+
+    /// The sum over all threads.
+    pub fn value(&self) -> u64 {
+        self.stat().value()
+    }
+}
+
+/// A [`Mark`] that was never set.
+const UNSET: u64 = u64::MAX;
+
+impl Default for Mark {
+    fn default() -> Mark {
+        Mark(AtomicU64::new(UNSET))
+    }
+}
+
+impl Mark {
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value.min(UNSET - 1), Relaxed);
+    }
+
+    /// For reading.
+    pub fn stat(&self) -> GaugeRef {
+        match self.0.load(Relaxed) {
+            UNSET => GaugeRef { value: 0, used: false },
+            value => GaugeRef { value, used: true },
+        }
+    }
+
+    /// What was set last.
+    pub fn value(&self) -> u64 {
+        self.stat().value()
+    }
+}
+
+impl GaugeRef {
+    /// The sum over all threads.
+    pub fn value(&self) -> u64 {
+        self.value
+    }
+
+    /// Whether it was ever set (`usedonly`).
+    pub fn used(&self) -> bool {
+        self.used
+    }
+}
+
+impl Spread {
+    /// Adds a value.
+    pub fn record(&self, value: u64) {
+        self.0.add(0, value);
+        self.0.add(1 + bucket(value), 1);
+    }
+
+    /// For reading.
+    pub fn stat(&self) -> HistogramRef {
+        HistogramRef(self.0.number())
+    }
+}
+
+impl HistogramRef {
+    /// What was recorded.
+    pub fn snapshot(&self) -> Snapshot {
+        if self.0 == 0 {
+            return Snapshot::default();
+        }
+        let cells = cells::sums(self.0, BUCKETS + 1);
+        let sum = cells.first().copied().unwrap_or_default();
+        let buckets: Vec<(u64, u64)> =
+            (0..).zip(cells.into_iter().skip(1)).filter(|(_, n)| *n > 0).map(|(b, n)| (upper_bound(b), n)).collect();
+        Snapshot { sum, count: buckets.iter().map(|(_, n)| n).sum(), buckets }
+    }
 }
 
 impl Counter {
     /// Adds one.
     pub fn inc(&self) {
-        self.cells.add(self.cell, 1);
+        self.0.inc();
     }
 
     /// Adds a number.
     pub fn add(&self, n: u64) {
-        self.cells.add(self.cell, n);
+        self.0.add(n);
     }
 
     /// The sum over all threads.
     pub fn value(&self) -> u64 {
-        self.cells.sum(self.cell).wrapping_sub(self.base.load(Relaxed))
+        self.0.value()
     }
 
-    /// Whether it was ever added to (`usedonly`), before a reset too.
-    pub fn used(&self) -> bool {
-        self.cells.sum(self.cell) > 0
-    }
-
-    /// Starts from zero again (`/reset_counters`).
+    /// Starts from zero again.
     pub fn reset(&self) {
-        self.base.store(self.cells.sum(self.cell), Relaxed);
+        self.0.stat().reset();
     }
-}
-
-/// A number that goes up and down.
-#[derive(Clone, Debug)]
-pub struct Gauge {
-    cells: Arc<Cells>,
-    cell: u32,
-    used: u32,
-    base: Arc<AtomicU64>,
 }
 
 impl Gauge {
     /// Adds one.
     pub fn inc(&self) {
-        self.cells.add(self.cell, 1);
-        self.cells.add(self.used, 1);
+        self.0.inc();
     }
 
     /// Takes one away; it may be another thread than the one that added it.
     pub fn dec(&self) {
-        self.cells.add(self.cell, u64::MAX);
+        self.0.dec();
     }
 
     /// Sets it; for gauges that one thread keeps.
     pub fn set(&self, value: u64) {
-        self.base.store(self.cells.sum(self.cell).wrapping_sub(value), Relaxed);
-        self.cells.add(self.used, 1);
+        self.0.set(value);
     }
 
     /// The sum over all threads.
     pub fn value(&self) -> u64 {
-        let v = self.cells.sum(self.cell).wrapping_sub(self.base.load(Relaxed));
-        // Reading races with writing on other threads: a sum that is briefly negative is none.
-        if v > u64::MAX / 2 { 0 } else { v }
+        self.0.value()
     }
-
-    /// Whether it was ever set (`usedonly`).
-    pub fn used(&self) -> bool {
-        self.cells.sum(self.used) > 0
-    }
-}
-
-/// A distribution of non-negative numbers, in milliseconds or bytes as its name says.
-#[derive(Clone, Debug)]
-pub struct Histogram {
-    cells: Arc<Cells>,
-    first: u32,
 }
 
 impl Histogram {
     /// Adds a value.
     pub fn record(&self, value: u64) {
-        self.cells.add(self.first, value);
-        self.cells.add(self.first + 1 + bucket(value), 1);
+        self.0.record(value);
     }
 
     /// What was recorded.
     pub fn snapshot(&self) -> Snapshot {
-        let cells = self.cells.sums(self.first, BUCKETS + 1);
-        let sum = cells.first().copied().unwrap_or_default();
-        let buckets: Vec<(u64, u64)> =
-            (0..).zip(cells.into_iter().skip(1)).filter(|(_, n)| *n > 0).map(|(b, n)| (upper_bound(b), n)).collect();
-        Snapshot { sum, count: buckets.iter().map(|(_, n)| n).sum(), buckets }
+        self.0.stat().snapshot()
     }
 }
 
@@ -305,52 +355,82 @@ fn upper_bound(bucket: u32) -> u64 {
 impl Store {
     /// The counter of a name, made if there is none.
     pub fn counter(&self, name: &str) -> Counter {
-        let mut names = lock(&self.inner);
-        if let Some(c) = names.counters.get(name) {
-            return c.clone();
-        }
-        let c = Counter { cells: self.cells.clone(), cell: self.cells.allocate(1), base: Arc::default() };
-        names.counters.insert(name.into(), c.clone());
-        c
+        known(&mut lock(&self.inner).counters, name)
     }
 
     /// The gauge of a name, made if there is none.
     pub fn gauge(&self, name: &str) -> Gauge {
-        let mut names = lock(&self.inner);
-        if let Some(g) = names.gauges.get(name) {
-            return g.clone();
-        }
-        let cell = self.cells.allocate(2);
-        let g = Gauge { cells: self.cells.clone(), cell, used: cell + 1, base: Arc::default() };
-        names.gauges.insert(name.into(), g.clone());
-        g
+        known(&mut lock(&self.inner).gauges, name)
     }
 
     /// The histogram of a name, made if there is none.
     pub fn histogram(&self, name: &str) -> Histogram {
-        let mut names = lock(&self.inner);
-        if let Some(h) = names.histograms.get(name) {
-            return h.clone();
+        known(&mut lock(&self.inner).histograms, name)
+    }
+
+    /// The group with a prefix, made if nobody holds one. It is listed for as long as somebody does.
+    pub fn group<G: StatGroup>(&self, prefix: &str, make: impl FnOnce(Arc<str>) -> G) -> Arc<G> {
+        let mut groups = lock(&self.groups);
+        if let Some(there) = groups.by_prefix.get(prefix).and_then(Weak::upgrade)
+            && let Ok(same) = there.as_any().downcast::<G>()
+        {
+            return same;
         }
-        let h = Histogram { cells: self.cells.clone(), first: self.cells.allocate(BUCKETS as u32 + 1) };
-        names.histograms.insert(name.into(), h.clone());
-        h
+        if groups.by_prefix.len() >= groups.look_at {
+            groups.by_prefix.retain(|_, g| g.strong_count() > 0);
+            // Looking costs as much as what is there: it is done when that has doubled.
+            groups.look_at = groups.by_prefix.len() * 2 + 64;
+        }
+        let prefix: Arc<str> = prefix.into();
+        let made = Arc::new(make(prefix.clone()));
+        let weak: Weak<G> = Arc::downgrade(&made);
+        groups.by_prefix.insert(prefix, weak);
+        made
     }
 
-    /// All counters, by name.
-    pub fn counters(&self) -> Vec<(Arc<str>, Counter)> {
-        lock(&self.inner).counters.iter().map(|(n, c)| (n.clone(), c.clone())).collect()
+    /// Calls with each stat and its name: by kind and name those that have names, then the groups.
+    pub fn each(&self, visit: &mut dyn FnMut(&str, Stat)) {
+        {
+            let names = lock(&self.inner);
+            names.counters.iter().for_each(|(n, c)| visit(n, Stat::Counter(c.0.stat())));
+            names.gauges.iter().for_each(|(n, g)| visit(n, Stat::Gauge(g.0.stat())));
+            names.histograms.iter().for_each(|(n, h)| visit(n, Stat::Histogram(h.0.stat())));
+        }
+        let groups: Vec<Arc<dyn StatGroup>> = lock(&self.groups).by_prefix.values().filter_map(Weak::upgrade).collect();
+        let mut name = String::new();
+        for group in groups {
+            group.each(&mut |rest, stat| {
+                name.clear();
+                name.push_str(group.prefix());
+                name.push_str(rest);
+                visit(&name, stat);
+            });
+        }
     }
 
-    /// All gauges, by name.
-    pub fn gauges(&self) -> Vec<(Arc<str>, Gauge)> {
-        lock(&self.inner).gauges.iter().map(|(n, g)| (n.clone(), g.clone())).collect()
+    /// The value of the counter or gauge of a name, if there is one; for tests.
+    pub fn find(&self, name: &str) -> Option<u64> {
+        let mut found = None;
+        self.each(&mut |n, stat| {
+            if n == name {
+                found = match stat {
+                    Stat::Counter(c) => Some(c.value()),
+                    Stat::Gauge(g) => Some(g.value()),
+                    Stat::Histogram(_) => None,
+                };
+            }
+        });
+        found
     }
+}
 
-    /// All histograms, by name.
-    pub fn histograms(&self) -> Vec<(Arc<str>, Histogram)> {
-        lock(&self.inner).histograms.iter().map(|(n, h)| (n.clone(), h.clone())).collect()
+fn known<T: Clone + Default>(names: &mut BTreeMap<Arc<str>, T>, name: &str) -> T {
+    if let Some(there) = names.get(name) {
+        return there.clone();
     }
+    let made = T::default();
+    names.insert(name.into(), made.clone());
+    made
 }
 
 #[cfg(test)]
@@ -392,6 +472,60 @@ mod tests {
             assert_eq!((s.count, s.sum), (i + 1, i * (1 << i) + u64::from(u32::MAX)));
             assert_eq!(s.at_most((1u64 << (i + 1)) as f64), i);
         }
+    }
+
+    #[derive(Debug, Default)]
+    struct Two(Arc<str>, Tally, Level);
+
+    impl StatGroup for Two {
+        fn prefix(&self) -> &Arc<str> {
+            &self.0
+        }
+        fn each(&self, visit: &mut dyn FnMut(&str, Stat)) {
+            visit("c", Stat::Counter(self.1.stat()));
+            visit("g", Stat::Gauge(self.2.stat()));
+        }
+        fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+            self
+        }
+    }
+
+    #[test]
+    fn a_group_is_listed_while_it_is_held_and_its_cells_begin_anew() {
+        let store = Store::default();
+        let get = || store.group("x.", |prefix| Two(prefix, Tally::default(), Level::default()));
+        let one = get();
+        one.1.add(5);
+        std::thread::scope(|s| drop(s.spawn(|| one.1.inc())));
+        one.2.inc();
+        assert!(Arc::ptr_eq(&one, &get()));
+        assert_eq!((store.find("x.c"), store.find("x.g")), (Some(6), Some(1)));
+        one.1.stat().reset();
+        assert_eq!(store.find("x.c"), Some(0));
+        drop(one);
+        assert_eq!(store.find("x.c"), None);
+        // Other tests take and free cells at the same time: whichever these get, they are zero.
+        let many: Vec<Two> = (0..50).map(|_| Two::default()).collect();
+        for two in &many {
+            two.1.inc();
+            assert_eq!((two.1.value(), two.2.value()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn what_was_never_counted_is_there_and_not_used() {
+        let store = Store::default();
+        let (_c, _g, h) = (store.counter("c"), store.gauge("g"), store.histogram("h"));
+        store.each(&mut |name, stat| match stat {
+            Stat::Counter(c) => assert!(!c.used() && c.value() == 0, "{name}"),
+            Stat::Gauge(g) => assert!(!g.used() && g.value() == 0, "{name}"),
+            Stat::Histogram(h) => assert_eq!(h.snapshot().count, 0),
+        });
+        assert_eq!(h.snapshot(), Snapshot::default());
+        let mark = Mark::default();
+        assert!(!mark.stat().used());
+        mark.set(0);
+        assert!(mark.stat().used());
     }
 
     #[test]

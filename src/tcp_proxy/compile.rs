@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use waypost_filters::access_log::AccessLog;
 use waypost_filters::format::Format;
 use waypost_filters::format::header_ops::HeaderOps;
 use waypost_xds::envoy::extensions::filters::network::tcp_proxy::v3;
@@ -93,28 +92,12 @@ impl TcpProxy {
                 &format!("{path}.max_downstream_connection_duration"),
             )?,
             attempts: u32_of(max_connect_attempts).unwrap_or(1),
-            access_logs: access_logs(access_log, cx, &format!("{path}.access_log"))?,
+            access_logs: crate::config::access_log::compile(access_log, cx, &format!("{path}.access_log"))?,
             log_on_connected,
             tunneling: tunneling_config.map(|c| tunneling(c, &format!("{path}.tunneling_config"))).transpose()?,
             stats,
         }))
     }
-}
-
-/// Compiles a list of access logs.
-pub fn access_logs(
-    protos: Vec<waypost_xds::envoy::config::accesslog::v3::AccessLog>,
-    cx: &Context<'_>,
-    path: &str,
-) -> Result<Vec<AccessLog>, ConfigError> {
-    protos
-        .into_iter()
-        .enumerate()
-        .map(|(i, log)| {
-            AccessLog::compile(log, &format!("{path}[{i}]"), &mut |file| cx.logs.open(file))
-                .map_err(|e| ConfigError::new(e.path, e.reason))
-        })
-        .collect()
 }
 
 fn clusters(

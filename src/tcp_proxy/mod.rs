@@ -94,7 +94,8 @@ struct Session {
 
 impl Session {
     fn new(proxy: &Arc<TcpProxy>, connection: Arc<Connection>) -> Session {
-        let info = StreamInfo::new(connection, NEXT_STREAM.fetch_add(1, Relaxed), Instant::now(), SystemTime::now());
+        let info =
+            StreamInfo::of_connection(connection, NEXT_STREAM.fetch_add(1, Relaxed), Instant::now(), SystemTime::now());
         proxy.stats.downstream_cx_total.inc();
         Session { proxy: proxy.clone(), info, _upstream: None, _lease: None, active: None, bytes: None }
     }
@@ -274,6 +275,7 @@ async fn open(worker: &Rc<Worker>, session: &mut Session) -> Result<Io, ()> {
     for _ in 0..proxy.attempts.max(1) {
         let Some(host) = choose_host(worker, &cluster, &session.info, None, &tried) else {
             cluster.stats.upstream_cx_none_healthy.inc();
+            tracing::debug!(target: "filter", "tcp_proxy: {}: no host", cluster.names.name);
             session.info.flags.set(Flag::NoHealthyUpstream);
             return Err(());
         };
@@ -469,8 +471,12 @@ fn tunnel_request(tunneling: &Tunneling, authority: Vec<u8>, session: &Session) 
 }
 
 fn tunnel_headers(tunneling: &Tunneling, session: &Session) -> HeaderMap {
-    let mut info =
-        StreamInfo::new(session.info.connection.clone(), session.info.id, session.info.start, session.info.start_time);
+    let mut info = StreamInfo::of_connection(
+        session.info.connection.clone(),
+        session.info.id,
+        session.info.start,
+        session.info.start_time,
+    );
     info.upstream.host = session.info.upstream.host.clone();
     let request = RequestHead {
         method: Method::CONNECT,

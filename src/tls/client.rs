@@ -129,7 +129,7 @@ impl ClientTls {
 
     /// Counts this context's updates in `ssl_context_update_by_sds`, as long as the statistics are held.
     pub fn follow(&self, stats: &TlsStats) {
-        self.live.follow(stats.updates());
+        self.live.follow(stats.factory());
     }
 
     /// Whether nobody need wait for its secrets any more: each is there, was refused, or did not come in time.

@@ -19,9 +19,9 @@ use super::params::{Params, Side};
 use super::secrets::{SecretStore, lock};
 use super::slot::{Origin, SecretKind, SecretRef, SecretSlot};
 use super::source::Watch;
+use super::stats::FactoryStats;
 use super::validation::{RawValidation, Validation};
 use crate::config::{ConfigError, refuse};
-use crate::observe::stats::Counter;
 
 /// A compiled `CommonTlsContext`: everything but the contents of its secrets.
 pub(super) struct Common {
@@ -284,7 +284,7 @@ pub(super) struct Live<T> {
     pub current: ArcSwapOption<T>,
     seen: Mutex<Seen>,
     /// Those who count its updates.
-    followers: Mutex<Vec<Weak<Counter>>>,
+    followers: Mutex<Vec<Weak<FactoryStats>>>,
 }
 
 #[derive(Default)]
@@ -313,7 +313,7 @@ impl<T> Live<T> {
     }
 
     /// Counts updates from now on, as long as the counter is held.
-    pub fn follow(&self, counter: &Arc<Counter>) {
+    pub fn follow(&self, counter: &Arc<FactoryStats>) {
         let mut followers = lock(&self.followers);
         if followers.len() == followers.capacity() {
             followers.retain(|f| f.strong_count() > 0);
@@ -334,7 +334,7 @@ impl<T> Live<T> {
             Ok(changed) => {
                 seen.warned = None;
                 if changed {
-                    lock(&self.followers).iter().filter_map(Weak::upgrade).for_each(|c| c.inc());
+                    lock(&self.followers).iter().filter_map(Weak::upgrade).for_each(|c| c.record_update());
                 }
             }
         }

@@ -67,6 +67,9 @@ pub enum Command {
     Stop,
 }
 
+/// A host that was made on demand, and what says when it drains.
+type OnDemand = (Arc<Host>, Arc<Origin>);
+
 /// A worker, on its own thread.
 pub struct Worker {
     /// Its number.
@@ -78,7 +81,7 @@ pub struct Worker {
     pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
     balance: RefCell<HashMap<u64, (Weak<Cluster>, BalanceState)>>,
     /// Hosts of `ORIGINAL_DST` clusters, by origin and address, kept while a pool uses them.
-    original: RefCell<HashMap<(u64, SocketAddr), (Arc<Host>, Arc<Origin>)>>,
+    original: RefCell<HashMap<(u64, SocketAddr), OnDemand>>,
     /// [`changes`] of clusters when they were last looked through.
     seen: Cell<u64>,
     random: Cell<u64>,

@@ -66,8 +66,8 @@ fn an_invalid_value_is_refused_by_its_path() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_its_path() {
-    let file = Config::new().cluster("{name: a, type: STATIC, lb_policy: MAGLEV}".into());
-    refused(&file.yaml(), "static_resources.clusters[0].lb_policy");
+    let file = Config::new().cluster("{name: a, type: STATIC, transport_socket_matcher: {}}".into());
+    refused(&file.yaml(), "static_resources.clusters[0].transport_socket_matcher");
 }
 
 #[test]

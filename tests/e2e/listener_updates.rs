@@ -61,7 +61,7 @@ impl Server {
             process: &process,
         };
         let cluster = cluster::compile::compile(proto, &cx, "cluster").unwrap();
-        clusters.slot(&cluster.names.name).current.store(Some(cluster));
+        clusters.slot(&cluster.names.name).set(Some(cluster));
         self
     }
 
@@ -99,8 +99,7 @@ impl Server {
 
     fn stat(&self, name: &str) -> u64 {
         let name = format!("listener_manager.{name}");
-        let counter = self.shared.stats.counters().into_iter().find(|(n, _)| **n == *name).map(|(_, c)| c.value());
-        counter.unwrap_or_else(|| self.shared.stats.gauge(&name).value())
+        self.shared.stats.find(&name).unwrap_or_default()
     }
 }
 

@@ -78,3 +78,28 @@ async fn exact_balance_gives_each_worker_as_many_connections() {
     }
     assert_eq!(counts, [10, 10]);
 }
+
+#[tokio::test]
+async fn the_proxy_protocol_tells_whose_a_connection_is() {
+    let dir = Dir::new();
+    let log = crate::rig::log_to(
+        &dir.join("access.log"),
+        "log_format: {text_format_source: {inline_string: \"%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS%\\n\"}}",
+    );
+    let filter = "listener_filters: [{name: proxy_protocol, typed_config: {\"@type\": \
+        type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol}}]";
+    let backend = Backend::says("hello").await;
+    let config = Config::new().chain("main", &format!("{{filters: [{}]}}", hcm(TO_A, &log)), filter);
+    let proxy = config.cluster(cluster("a", &backend, "")).start().await;
+
+    let mut client = proxy.connect().await;
+    client.send("PROXY TCP4 9.9.9.9 8.8.8.8 1000 80\r\nGET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    assert_eq!(client.message().await.text(), "hello");
+    let logged = || std::fs::read_to_string(dir.join("access.log")).unwrap_or_default();
+    crate::rig::until("a line is logged", || async { logged().ends_with('\n') }).await;
+    assert_eq!(logged(), "9.9.9.9:1000 8.8.8.8:80\n");
+
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    assert!(client.bytes(1).await.is_err());
+}

@@ -17,6 +17,7 @@ mod config;
 mod discovery;
 mod drain;
 mod guards;
+mod host_sets;
 mod limits;
 mod listener_updates;
 mod listeners;

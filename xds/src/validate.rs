@@ -31,6 +31,45 @@ pub fn check(full_name: &str, wire: &[u8]) -> Result<()> {
     }
 }
 
+/// The fields that the API does not have, by their paths (`filters[0].99`): in the message, and in what its `Any`s hold. At most `limit` are listed.
+pub fn unknown_fields(full_name: &str, wire: &[u8], limit: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(message) = Message::find(full_name) {
+        unknown(wire, message, "", 0, limit, &mut found);
+    }
+    found
+}
+
+/// What cannot be read at all is for [`check`] to refuse.
+fn unknown(wire: &[u8], message: Message, path: &str, depth: usize, limit: usize, found: &mut Vec<String>) {
+    let mut reader = Reader(wire);
+    let any = matches!(message.shape(), Shape::Any);
+    let (mut url, mut content) = (None, None);
+    while let Ok(Some((number, raw))) = reader.next() {
+        if found.len() >= limit || depth > MAX_DEPTH {
+            return;
+        }
+        let Some(field) = message.number(number) else {
+            found.push(format!("{path}{number}"));
+            continue;
+        };
+        match (field.kind, raw) {
+            (Kind::Message(inner), Raw::Len(bytes)) => {
+                let path = format!("{path}{}.", field.name);
+                unknown(bytes, inner, &path, depth + 1, limit, found);
+            }
+            (_, Raw::Len(bytes)) if any && field.name == "type_url" => url = std::str::from_utf8(bytes).ok(),
+            (_, Raw::Len(bytes)) if any => content = Some(bytes),
+            _ => {}
+        }
+    }
+    if let (Some(url), Some(content)) = (url, content)
+        && let Some(inner) = Message::find(crate::json::type_name(url))
+    {
+        unknown(content, inner, path, depth + 1, limit, found);
+    }
+}
+
 /// Checks a message; see [`check`].
 pub fn check_message<M: prost::Message + prost::Name>(message: &M) -> Result<()> {
     check(&M::full_name(), &message.encode_to_vec())

@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use super::certificate;
 use super::headers::{HeaderOp, Key, MessagePart, PathOp, QueryOp, ServerNameOp, ServerNameOrder, Source};
 use super::operator::{Between, FilterStateOp, FilterStateShape, MetadataFn, MetadataOp, Op, Operator, Point};
 use super::plain;
 use super::status::{GrpcShape, write_underscored};
 use super::time::{Moment, TimeFormat, TimeOp};
 use super::{FormatContext, FormatError};
+use super::{cel, certificate};
 
 /// Formatter extensions of the format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,6 +118,10 @@ fn command(
         "UPSTREAM_FILTER_STATE" => filter_state(params).map(|_| Op::Missing)?,
         "ENVIRONMENT" => Op::Constant(std::env::var(params).unwrap_or_else(|_| "-".to_owned()).into()),
         "COALESCE" => coalesce(params, extensions)?,
+        "CEL" => match cel::compile(params) {
+            Some(op) => op,
+            None => return Ok(None),
+        },
         _ => match plain::masked_address(name, params) {
             Some(op) => op,
             None => return Ok(None),

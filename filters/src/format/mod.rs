@@ -2,6 +2,7 @@
 //!
 //! An operator writes straight into the line that is being built; nothing is allocated beside it.
 
+mod cel;
 mod certificate;
 mod compile;
 pub mod header_ops;

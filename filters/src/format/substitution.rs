@@ -55,7 +55,7 @@ impl SubstitutionFormat {
             match type_url.rsplit('/').next().unwrap_or_default() {
                 "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery" => req_without_query = true,
                 // These have become operators that are always there.
-                "envoy.extensions.formatter.metadata.v3.Metadata" => {}
+                "envoy.extensions.formatter.metadata.v3.Metadata" | "envoy.extensions.formatter.cel.v3.Cel" => {}
                 other => {
                     let reason = format!("formatter '{name}' of type '{other}' is not supported yet");
                     return Err(SubstitutionError { path: format!("{path}.formatters[{i}]"), reason });

@@ -68,8 +68,8 @@ fn formatters() {
         "f.text_format_source: Not supported field in StreamInfo: REQ_WITHOUT_QUERY"
     );
     assert_eq!(
-        error(with("envoy.extensions.formatter.cel.v3.Cel")),
-        "f.formatters[0]: formatter 'f' of type 'envoy.extensions.formatter.cel.v3.Cel' is not supported yet"
+        error(with("envoy.extensions.formatter.file_content.v3.FileContent")),
+        "f.formatters[0]: formatter 'f' of type 'envoy.extensions.formatter.file_content.v3.FileContent' is not supported yet"
     );
 }
 

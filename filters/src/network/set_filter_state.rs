@@ -38,7 +38,7 @@ impl NetworkFilter for SetFilterState {
             return NetworkStep::Continue;
         }
         // Formats read a stream's view of a connection. A later value may read an earlier one: the stream's state overlays the copy.
-        let mut info = StreamInfo::new(Arc::new(connection.clone()), 0, Instant::now(), connection.start);
+        let mut info = StreamInfo::of_connection(Arc::new(connection.clone()), 0, Instant::now(), connection.start);
         let mut buffer = Vec::with_capacity(64);
         for value in &self.values {
             if let Some(entry) = value.evaluate(&mut buffer, &FormatContext::of_info(&info))

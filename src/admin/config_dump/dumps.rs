@@ -282,6 +282,11 @@ fn listeners(inner: &Inner, wanted: &Wanted<'_>) -> Message {
             whole.extend(failed.map(|f| ("error_state".to_owned(), f)));
         }
     }
+    for (name, failed) in inner.refused.get(&Kind::Listener).into_iter().flatten().filter(|(n, _)| wanted(n)) {
+        let whole = dynamic.entry(name).or_default();
+        whole.insert("name".to_owned(), name.clone().into());
+        whole.insert("error_state".to_owned(), failure(failed));
+    }
     out.put_list("dynamic_listeners", dynamic.into_values().map(Value::Object).collect());
     out
 }

@@ -1,7 +1,5 @@
 //! Names, tags and which stats there are.
 
-use std::sync::Arc;
-
 use waypost_xds::envoy::config::metrics::v3::StatsConfig as Proto;
 use waypost_xds::{json, yaml};
 
@@ -13,7 +11,7 @@ fn config(text: &str) -> StatsConfig {
 }
 
 fn series(config: &StatsConfig, name: &str) -> String {
-    let stat = config.stat(&Arc::from(name)).unwrap();
+    let stat = config.stat(name).unwrap();
     format!("{}{{{}}}", stat.metric, stat.labels)
 }
 
@@ -137,7 +135,7 @@ fn the_tags_of_istiods_bootstrap_work() {
 #[test]
 fn the_matcher_decides_which_stats_there_are() {
     let config = config(ISTIO);
-    let shown = |name: &str| config.stat(&Arc::from(name)).is_some();
+    let shown = |name: &str| config.stat(name).is_some();
     assert!(shown("cluster.xds-grpc.upstream_rq_total"));
     assert!(shown("x.rbac.allowed"));
     assert!(shown("vhost.a.route.b.c"));

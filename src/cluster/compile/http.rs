@@ -10,7 +10,7 @@ use waypost_xds::google::protobuf::Any;
 
 use super::super::{Http1Options, Http2Options, HttpOptions, UpstreamProtocol};
 use crate::config::convert::{bool_of, duration, timeout, timeout_or, u32_of};
-use crate::config::{ConfigError, refuse};
+use crate::config::{ConfigError, refuse, warn_ignored};
 
 /// Envoy closes an idle upstream connection after an hour unless it is told otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -57,7 +57,7 @@ pub fn compile(legacy: Legacy, typed: HashMap<String, Any>, path: &str) -> Resul
             header_validation_config,
             outlier_detection,
             request_mirror_policies,
-            hash_policy: _, // for ring hash and maglev, which are refused by their policy
+            hash_policy: _, // for ring hash and maglev, which are warned about by their policy
             retry_policy,
             upstream_protocol_options,
         } = any::unpack(&config, &path)?;
@@ -66,7 +66,7 @@ pub fn compile(legacy: Legacy, typed: HashMap<String, Any>, path: &str) -> Resul
             return Err(ConfigError::unsupported(format!("{path}.http_filters")));
         }
         refuse(&header_validation_config, &path, "header_validation_config")?;
-        refuse(&outlier_detection, &path, "outlier_detection")?;
+        warn_ignored(outlier_detection.is_some(), &path, "outlier_detection");
         refuse(&request_mirror_policies, &path, "request_mirror_policies")?;
         refuse(&retry_policy, &path, "retry_policy")?;
         set_common(&mut out, common_http_protocol_options, &format!("{path}.common_http_protocol_options"))?;
@@ -248,7 +248,7 @@ pub fn http2(o: Option<core::Http2ProtocolOptions>, path: &str) -> Result<Http2O
     if let Some(core::KeepaliveSettings { interval, timeout, interval_jitter: _, connection_idle_interval }) =
         connection_keepalive
     {
-        refuse(&connection_idle_interval, path, "connection_keepalive.connection_idle_interval")?;
+        warn_ignored(connection_idle_interval.is_some(), path, "connection_keepalive.connection_idle_interval");
         let interval = duration(interval, &format!("{path}.connection_keepalive.interval"))?;
         let timeout = duration(timeout, &format!("{path}.connection_keepalive.timeout"))?;
         if let (Some(i), Some(t)) = (interval, timeout) {

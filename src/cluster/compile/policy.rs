@@ -5,6 +5,7 @@ use waypost_xds::envoy::config::cluster::v3::LoadBalancingPolicy;
 use waypost_xds::envoy::config::cluster::v3::cluster as c;
 use waypost_xds::envoy::config::core::v3::TypedExtensionConfig;
 use waypost_xds::envoy::extensions::load_balancing_policies as lb;
+use waypost_xds::google::protobuf as pb;
 use waypost_xds::google::protobuf::Any;
 
 use super::super::Policy;
@@ -65,8 +66,23 @@ pub fn compile(
             warn_ignored(slow_start_config.is_some(), path, "round_robin_lb_config.slow_start_config");
         }
         Some(c::LbConfig::OriginalDstLbConfig(config)) => original = Some(config),
-        // Said with the policy already.
-        Some(c::LbConfig::RingHashLbConfig(_) | c::LbConfig::MaglevLbConfig(_)) => {}
+        // That hashing is not built has been said with the policy already.
+        Some(c::LbConfig::RingHashLbConfig(c::RingHashLbConfig {
+            minimum_ring_size,
+            maximum_ring_size,
+            hash_function: _,
+        })) => {
+            let size = |v: Option<pb::UInt64Value>, default: u64| v.map_or(default, |v| v.value);
+            // Envoy's defaults.
+            let (least, most) = (size(minimum_ring_size, 1024), size(maximum_ring_size, 8 << 20));
+            if least > most {
+                return Err(ConfigError::new(
+                    format!("{path}.ring_hash_lb_config"),
+                    format!("ring hash: minimum_ring_size ({least}) > maximum_ring_size ({most})"),
+                ));
+            }
+        }
+        Some(c::LbConfig::MaglevLbConfig(_)) => {}
     }
     if let Some(typed) = typed {
         policy = of_list(typed, &format!("{path}.load_balancing_policy"), 0)?;

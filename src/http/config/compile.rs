@@ -5,13 +5,12 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use waypost_filters::access_log::AccessLog;
 use waypost_filters::head::Scheme;
 use waypost_xds::any;
-use waypost_xds::envoy::config::accesslog::v3 as accesslog;
 use waypost_xds::envoy::config::core::v3::{
     CidrRange, SchemeHeaderTransformation, scheme_header_transformation::Transformation,
 };
+use waypost_xds::envoy::config::trace::v3 as trace;
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     self as proto, RequestIdExtension, http_connection_manager as inner,
 };
@@ -25,7 +24,7 @@ use super::{
     HttpConnectionManager, InternalAddresses, Limits, LocalReplyConfig, PathOptions, RequestId, Sampling, ServerHeader,
     ServerMode, Stats, StripPort, Timeouts, UpgradeConfig, UserAgent, Xfcc, XfccMode,
 };
-use crate::config::{ConfigError, Context, refuse, warn_ignored};
+use crate::config::{ConfigError, Context, extension, refuse, warn_ignored};
 use crate::discovery::source::Fetch;
 use crate::http::filters::{FilterConfig, build_chain};
 use crate::route::RouteTable;
@@ -227,7 +226,7 @@ impl HttpConnectionManager {
             proxy_100_continue,
             upgrades: upgrades(upgrade_configs, path)?,
             local_reply: LocalReplyConfig::compile(local_reply_config, &at(path, "local_reply_config"))?,
-            access_logs: access_logs(access_log, cx, &at(path, "access_log"))?,
+            access_logs: crate::config::access_log::compile(access_log, cx, &at(path, "access_log"))?,
             access_log_options: log_options(
                 access_log_options,
                 access_log_flush_interval,
@@ -313,7 +312,7 @@ fn sampling(proto: Option<inner::Tracing>, path: &str) -> Result<Option<Sampling
         client_sampling,
         random_sampling,
         overall_sampling,
-        // How spans look; there are none without a provider, and then Envoy has no use for these either.
+        // How spans look; there are none yet.
         verbose: _,
         max_path_tag_length: _,
         custom_tags: _,
@@ -326,12 +325,40 @@ fn sampling(proto: Option<inner::Tracing>, path: &str) -> Result<Option<Sampling
     else {
         return Ok(None);
     };
-    refuse(&provider, path, "provider")?;
+    if let Some(provider) = provider {
+        tracer(provider, &at(path, "provider"))?;
+    }
     Ok(Some(Sampling {
         client: percent(client_sampling, 10_000, path, "client_sampling")?,
         random: percent(random_sampling, 10_000, path, "random_sampling")?,
         overall: percent(overall_sampling, 10_000, path, "overall_sampling")?,
     }))
+}
+
+/// Tracing providers that are known. Requests are sampled as they ask, and no spans are made.
+pub const TRACERS: &[&str] = &[
+    "envoy.config.trace.v3.OpenTelemetryConfig",
+    "envoy.config.trace.v3.ZipkinConfig",
+    "envoy.config.trace.v3.DatadogConfig",
+    "envoy.config.trace.v3.SkyWalkingConfig",
+    "envoy.config.trace.v3.LightstepConfig",
+    "envoy.config.trace.v3.XRayConfig",
+    "envoy.config.trace.v3.DynamicOtConfig",
+];
+
+fn tracer(provider: trace::tracing::Http, path: &str) -> Result<(), ConfigError> {
+    let trace::tracing::Http { name, config_type } = provider;
+    let Some(trace::tracing::http::ConfigType::TypedConfig(config)) = config_type else {
+        let reason = format!("expected a configuration of {name}");
+        return Err(ConfigError::new(at(path, "typed_config"), reason));
+    };
+    let (path, type_name) = (at(path, "typed_config"), any::type_name(&config));
+    if !TRACERS.contains(&&*type_name) {
+        return Err(ConfigError::new(path, format!("not supported: {type_name}")));
+    }
+    extension::checked(&config, &path)?;
+    extension::warn_missing(&type_name, "no spans are reported", &path);
+    Ok(())
 }
 
 fn internal_addresses(
@@ -411,14 +438,6 @@ fn upgrades(protos: Vec<inner::UpgradeConfig>, path: &str) -> Result<Vec<Upgrade
         upgrades.push(UpgradeConfig { kind: upgrade_type.into(), enabled: boolean(enabled, true), chain });
     }
     Ok(upgrades)
-}
-
-fn access_logs(protos: Vec<accesslog::AccessLog>, cx: &Context<'_>, path: &str) -> Result<Vec<AccessLog>, ConfigError> {
-    let log = |(i, log)| {
-        AccessLog::compile(log, &format!("{path}[{i}]"), &mut |file| cx.logs.open(file))
-            .map_err(|e| ConfigError::new(e.path, e.reason))
-    };
-    protos.into_iter().enumerate().map(log).collect()
 }
 
 fn log_options(

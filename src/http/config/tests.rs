@@ -93,7 +93,9 @@ type Case = (&'static str, fn(&mut Proto));
 #[test]
 fn what_is_not_built_is_refused_with_its_path() {
     let cases: [Case; 17] = [
-        ("hcm.rds: not supported yet", |p| p.route_specifier = Some(inner::RouteSpecifier::Rds(Default::default()))),
+        ("hcm.rds.config_source: config source must be set", |p| {
+            p.route_specifier = Some(inner::RouteSpecifier::Rds(Default::default()))
+        }),
         ("hcm.scoped_routes: not supported yet", |p| {
             p.route_specifier = Some(inner::RouteSpecifier::ScopedRoutes(Default::default()));
         }),
@@ -102,7 +104,7 @@ fn what_is_not_built_is_refused_with_its_path() {
         ("hcm.original_ip_detection_extensions: not supported yet", |p| {
             p.original_ip_detection_extensions = vec![Default::default()];
         }),
-        ("hcm.tracing.provider: not supported yet", |p| {
+        ("hcm.tracing.provider.typed_config: expected a configuration of ", |p| {
             p.tracing = Some(inner::Tracing { provider: Some(Default::default()), ..Default::default() });
         }),
         ("hcm.http3_protocol_options: not supported yet", |p| p.http3_protocol_options = Some(Default::default())),
@@ -127,8 +129,8 @@ fn what_is_not_built_is_refused_with_its_path() {
             let config = filters::ext_authz::v3::ExtAuthz { transport_api_version: 9, ..Default::default() };
             p.http_filters.insert(0, filter("authz", any::pack(&config)));
         }),
-        ("hcm.http_filters[0].typed_config.upstream_log: not supported yet", |p| {
-            let router = Router { upstream_log: vec![Default::default()], ..Default::default() };
+        ("hcm.http_filters[0].typed_config.upstream_http_filters: not supported yet", |p| {
+            let router = Router { upstream_http_filters: vec![filter("codec", Any::default())], ..Default::default() };
             p.http_filters = vec![filter("router", any::pack(&router))];
         }),
         ("hcm: strip_matching_host_port and strip_any_host_port cannot both be set", |p| {

@@ -19,9 +19,9 @@ fn offer(leaf: Option<&Leaf>, validation: Context, require: bool) -> Result<bool
     match handshake(&client, &server) {
         Ok((_, s)) => Ok(session_of_server(&s, &server).peer_validated),
         Err((_, error)) => {
-            // Leaked: threads know a store by its address, which another one must not get.
-            let (error, store) = (error.unwrap(), Box::leak(Box::new(Store::default())));
-            TlsStats::server(store, "").record_failure(&error);
+            let (error, store) = (error.unwrap(), Store::default());
+            let stats = TlsStats::server(&store, "");
+            stats.record_failure(&error);
             let names = [
                 "fail_verify_san",
                 "fail_verify_cert_hash",
@@ -29,7 +29,7 @@ fn offer(leaf: Option<&Leaf>, validation: Context, require: bool) -> Result<bool
                 "fail_verify_no_cert",
                 "connection_error",
             ];
-            let counted = names.into_iter().find(|n| store.counter(&format!("ssl.{n}")).value() == 1);
+            let counted = names.into_iter().find(|n| store.find(&format!("ssl.{n}")) == Some(1));
             Err((reason(&error), counted.unwrap()))
         }
     }

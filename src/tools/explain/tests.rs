@@ -208,3 +208,31 @@ fn routes_that_have_not_come_or_cannot_be_used_are_said_to_be_so() {
     );
     assert!(broken.contains("not usable:\n  route configuration r: "), "{broken}");
 }
+
+#[test]
+fn names_are_not_looked_up() {
+    let names = r#"
+static_resources:
+  listeners:
+  - name: l
+    address: {socket_address: {address: 0.0.0.0, port_value: 8080}}
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: t
+          cluster: c
+  clusters:
+  - name: c
+    type: STRICT_DNS
+    load_assignment:
+      cluster_name: c
+      endpoints:
+      - lb_endpoints:
+        - {endpoint: {address: {socket_address: {address: one.example, port_value: 443}}}}
+        - {endpoint: {address: {socket_address: {address: two.example, port_value: 444}}}}
+"#;
+    let at = |random: &str| outcome(names, &["--tcp", "--random", random, "http://127.0.0.1:8080/"])["address"].clone();
+    assert_eq!((at("0"), at("1")), ("one.example:443".into(), "two.example:444".into()));
+}

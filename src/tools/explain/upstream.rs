@@ -10,6 +10,7 @@ use super::ask::{Content, Layers, Tls};
 use super::outcome::Outcome;
 use super::step::Step;
 use super::walk::Walk;
+use super::world::named;
 use crate::cluster::balance::{self, BalanceState};
 use crate::cluster::connect::{Sharing, passthrough};
 use crate::cluster::{Cluster, ClusterSlot, Discovery, Health, Host, HostSet, Policy, Transport, UpstreamProtocol};
@@ -71,6 +72,11 @@ impl Walk<'_> {
                 }
                 self.balance(cluster, &mut steps)
             }
+            Discovery::Dns(dns) => {
+                let kind = if dns.logical { "LOGICAL_DNS" } else { "STRICT_DNS" };
+                steps.push(Step::new("dns", format!("hosts by name ({kind}); names are not looked up here")));
+                self.balance(cluster, &mut steps)
+            }
             Discovery::None => {
                 steps.push(Step::new("no_hosts", "how the cluster finds its hosts is not built yet"));
                 None
@@ -123,8 +129,9 @@ impl Walk<'_> {
                 notes.push(format!("picked for random number {}", self.random));
             }
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
-            let step = Step::new("candidate", format!("host {}{notes}", host.info.address));
-            steps.push(step.fact("address", host.info.address.to_string()).fact("picked", chosen));
+            let address = named(cluster, &host.info.address);
+            let step = Step::new("candidate", format!("host {address}{notes}"));
+            steps.push(step.fact("address", address).fact("picked", chosen));
         }
         picked
     }
@@ -138,7 +145,8 @@ impl Walk<'_> {
         mut layers: Layers,
     ) -> Step {
         let address = &host.info.address;
-        let step = Step::new("host", format!("to {address}")).fact("address", address.to_string());
+        let shown = named(cluster, address);
+        let step = Step::new("host", format!("to {shown}")).fact("address", &*shown);
         let mut steps = Vec::new();
         let inner = match &*host.transport {
             Transport::Internal { inner, .. } => inner,
@@ -172,7 +180,7 @@ impl Walk<'_> {
             _ => None,
         });
         self.outcome = Outcome::Sent {
-            address: address.to_string(),
+            address: shown,
             tunnels: tunnels.collect(),
             cluster: cluster.names.name.to_string(),
             what: layers.back().map(ToString::to_string).unwrap_or_default(),

@@ -246,6 +246,7 @@ fn inspect(listener: &Listener, layer: &Layer, connection: &mut Connection, step
             ListenerFilter::OriginalDst => "original_dst",
             ListenerFilter::TlsInspector(_) => "tls_inspector",
             ListenerFilter::HttpInspector => "http_inspector",
+            ListenerFilter::ProxyProtocol(_) => "proxy_protocol",
         };
         let said = match filter {
             _ if disabled.disabled(port) => Some("disabled for this port".to_owned()),
@@ -255,6 +256,9 @@ fn inspect(listener: &Listener, layer: &Layer, connection: &mut Connection, step
             }
             // Only the kernel knows where a connection from outside was going.
             ListenerFilter::OriginalDst => None,
+            ListenerFilter::ProxyProtocol(_) => {
+                Some("taken for one that says what the connection is anyway".to_owned())
+            }
             ListenerFilter::TlsInspector(_) => match &layer.tls {
                 Some(tls) => {
                     connection.transport_protocol = "tls";

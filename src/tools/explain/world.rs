@@ -14,7 +14,8 @@ use waypost_xds::json as protobuf_json;
 
 use super::prepare;
 use super::source::{Source, field};
-use crate::cluster::{self, Cluster, ClusterTable};
+use crate::cluster::dns::{Dns, Resolved};
+use crate::cluster::{self, Cluster, ClusterTable, Discovery};
 use crate::config::{ConfigError, Context, Process, bootstrap};
 use crate::listener::{self, Listener, ListenerSet};
 use crate::observe::access_log::AccessLogFiles;
@@ -73,6 +74,9 @@ impl World {
             match compiled {
                 Ok(cluster) => {
                     world.assign(&cluster, &source.endpoints);
+                    if let Discovery::Dns(dns) = &cluster.discovery {
+                        cluster.set_resolved(&unresolved(dns));
+                    }
                     clusters.slot(&cluster.names.name).current.store(Some(cluster));
                 }
                 Err(e) => drop(world.broken_clusters.insert(name(&value), e)),
@@ -173,6 +177,23 @@ impl World {
     pub fn named(&self, name: &str) -> Option<&Arc<Listener>> {
         self.listeners.all.iter().find(|l| &*l.name == name)
     }
+}
+
+/// Addresses in the place of those that names have, which nobody is asked for: of the block that no host can be in, by number.
+fn unresolved(dns: &Dns) -> Resolved {
+    (1u32..).zip(dns.names()).map(|(number, name)| (name, vec![std::net::Ipv4Addr::from_bits(number).into()])).collect()
+}
+
+/// The name and port that such an address stands for, or the address.
+pub fn named(cluster: &Cluster, address: &Address) -> String {
+    let name = || {
+        let (Discovery::Dns(dns), Address::Ip(std::net::SocketAddr::V4(ip))) = (&cluster.discovery, address) else {
+            return None;
+        };
+        let number = ip.ip().to_bits().checked_sub(1)?;
+        Some(format!("{}:{}", dns.names().get(usize::try_from(number).ok()?)?, ip.port()))
+    };
+    name().unwrap_or_else(|| address.to_string())
 }
 
 /// A resource whose types are known, or said to be unknown.

@@ -5,6 +5,7 @@ mod certs;
 mod config;
 mod control;
 mod h2;
+mod inside;
 mod proxy;
 mod wire;
 
@@ -18,6 +19,7 @@ pub use self::certs::{Ca, Pair, tls_to};
 pub use self::config::{Config, H2_UPSTREAM, TO_A, cluster, hcm, http_options, log_to, pipe, socket, tcp_proxy};
 pub use self::control::ControlPlane;
 pub use self::h2::{H2, h2_echo, read_all};
+pub use self::inside::Inside;
 pub use self::proxy::{Proxy, run};
 pub use self::wire::{Message, Wire};
 

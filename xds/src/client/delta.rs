@@ -77,7 +77,11 @@ impl Subscription for Delta {
         }
         // While there is a wildcard the resource may well be part of it; the server will say.
         let wanted = &self.wanted;
-        self.versions.retain(|name, _| wanted.covers(name));
+        if name == WILDCARD {
+            self.versions.retain(|name, _| wanted.covers(name));
+        } else if !wanted.covers(name) {
+            self.versions.remove(name);
+        }
         for pending in &mut self.judged_next {
             pending.versions.retain(|(name, _)| wanted.covers(name));
         }

@@ -175,6 +175,10 @@ pub(super) fn open_all(resources: Vec<Any>, type_url: &str, version: &str) -> Re
     for body in resources {
         let Some(resource) = open(body, type_url, version)? else { continue };
         if !seen.insert(resource.name.clone()) {
+            // Of the types that are asked for as a whole Envoy takes none then; of the others it takes what is asked for, once.
+            if let kind @ ("Cluster" | "Listener") = type_url.rsplit('.').next().unwrap_or_default() {
+                return Err(format!("duplicate {} {} found", kind.to_lowercase(), resource.name));
+            }
             tracing::warn!(
                 "the name {} occurs twice in a response of type {type_url}: the first counts",
                 resource.name

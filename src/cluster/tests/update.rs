@@ -2,87 +2,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use waypost_xds::{json, yaml};
 
-use super::compile::{compile, compile_after};
-use super::{Cluster, ClusterTable, Discovery, Health, Host};
-use crate::config::{ConfigError, Context, Process};
-use crate::observe::access_log::AccessLogFiles;
-use crate::observe::stats::Store;
-use crate::tls::SecretStore;
-
-struct Rig {
-    stats: Arc<Store>,
-    clusters: ClusterTable,
-    logs: AccessLogFiles,
-    secrets: Arc<SecretStore>,
-    process: Process,
-}
-
-impl Rig {
-    fn new() -> Rig {
-        Rig {
-            stats: Arc::default(),
-            clusters: ClusterTable::default(),
-            logs: AccessLogFiles::new(std::time::Duration::from_secs(10)),
-            secrets: SecretStore::new(),
-            process: Process::default(),
-        }
-    }
-
-    fn after(&self, text: &str, old: Option<&Cluster>) -> Result<Arc<Cluster>, ConfigError> {
-        let proto = json::from_value(&yaml::parse(text).unwrap(), &json::Options::reject_unknown()).unwrap();
-        let cx = Context {
-            stats: &self.stats,
-            clusters: &self.clusters,
-            logs: &self.logs,
-            secrets: &self.secrets,
-            routes: &crate::route::slot::RouteSlots::default(),
-            process: &self.process,
-        };
-        match old {
-            None => compile(proto, &cx, "c"),
-            some => compile_after(proto, &cx, "c", some),
-        }
-    }
-
-    /// An EDS cluster, in its slot.
-    fn eds(&self, more: &str) -> Arc<Cluster> {
-        let cluster = self.after(&eds(more), None).unwrap();
-        self.clusters.slot("a").set(Some(cluster.clone()));
-        cluster
-    }
-
-    fn stat(&self, name: &str) -> u64 {
-        let name = format!("cluster.a.{name}");
-        let counters = self.stats.counters().into_iter().map(|(n, c)| (n, c.value()));
-        let gauges = self.stats.gauges().into_iter().map(|(n, g)| (n, g.value()));
-        counters.chain(gauges).find(|(n, _)| **n == *name).unwrap().1
-    }
-}
-
-fn eds(more: &str) -> String {
-    format!("{{name: a, type: EDS, eds_cluster_config: {{service_name: s, eds_config: {{ads: {{}}}}}}{more}}}")
-}
-
-fn assignment(endpoints: &str) -> ClusterLoadAssignment {
-    let text = format!("{{cluster_name: s, endpoints: [{endpoints}]}}");
-    json::from_value(&yaml::parse(&text).unwrap(), &json::Options::reject_unknown()).unwrap()
-}
-
-fn at(ports: &[u16]) -> String {
-    let one =
-        |p: &u16| format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {p}}}}}}}}}");
-    format!("{{lb_endpoints: [{}]}}", ports.iter().map(one).collect::<Vec<_>>().join(","))
-}
-
-fn hosts(cluster: &Cluster) -> Vec<Arc<Host>> {
-    cluster.hosts.load().all.to_vec()
-}
-
-fn ids(cluster: &Cluster) -> Vec<u64> {
-    hosts(cluster).iter().map(|h| h.id).collect()
-}
+use super::super::{Cluster, Discovery, Health};
+use super::{Rig, assignment, at, eds, hosts, ids};
 
 #[test]
 fn an_assignment_keeps_the_hosts_that_stay() {
@@ -145,7 +67,7 @@ fn endpoint_ids_tell_hosts_apart_and_a_host_named_twice_is_one() {
     let one = |id: &str| {
         format!("{{endpoint: {{address: {{envoy_internal_address: {{server_listener_name: o, endpoint_id: {id}}}}}}}}}")
     };
-    let all = ["x", "y", "x"].map(one).join(",");
+    let all = ["x1", "x2", "x1"].map(one).join(",");
     cluster.assign(&assignment(&format!("{{lb_endpoints: [{all}]}}")), "e").unwrap();
     assert_eq!(hosts(&cluster).len(), 2);
 }
@@ -171,7 +93,7 @@ fn a_bad_assignment_leaves_the_hosts_and_says_why() {
             "The sum of weights of all localities at the same priority exceeds 4294967295",
         ),
         ("{priority: 129}".to_owned(), "value must be less than or equal to 128"),
-        ("{lb_endpoints: [{endpoint_name: n}]}".to_owned(), "Unknown endpoint name: n"),
+        ("{lb_endpoints: [{endpoint_name: gone}]}".to_owned(), "Unknown endpoint name: gone"),
     ] {
         let said = cluster.assign(&assignment(&bad), "e").unwrap_err();
         assert!(said.reason.starts_with(error), "{said}");

@@ -20,7 +20,7 @@ pub const VERSION: &str =
     concat!("0000000000000000000000000000000000000000/", env!("CARGO_PKG_VERSION"), "/Clean/RELEASE/aws-lc");
 
 /// Subcommands that no Envoy has.
-const TOOLS: [&str; 4] = ["demo", "hbone", "sink", "wire"];
+const TOOLS: [&str; 5] = ["demo", "explain", "hbone", "sink", "wire"];
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]

@@ -20,6 +20,17 @@ pub trait HttpFilter: Send + Sync + 'static {
 
     /// The response's head is about to be sent; the filter may change it. Filters see it in reverse order.
     fn on_response(&self, _stream: &mut HttpStream) {}
+
+    /// What the filter would do with a request, for `waypost explain`: it does it to the stream, but asks nobody and counts nothing that
+    /// other processes see. A filter that has more to tell than its step does overrides this.
+    fn explain(&self, stream: &mut HttpStream) -> Verdict {
+        match self.on_request(stream) {
+            Step::Continue => Verdict::Continue(String::new()),
+            Step::Respond(reply) => Verdict::Respond(Box::new(reply), String::new()),
+            // Dropped before it was polled, it does nothing.
+            Step::Wait(_) => Verdict::Asks("somebody else decides".to_owned()),
+        }
+    }
 }
 
 /// What a filter says.
@@ -30,6 +41,16 @@ pub enum Step {
     Respond(LocalReply),
     /// Wait for this, and then do what it says.
     Wait(Pin<Box<dyn Future<Output = Resume> + Send>>),
+}
+
+/// What a filter says when it is asked to explain itself; the texts are for people, such as the policy that decided, and may be empty.
+pub enum Verdict {
+    /// The request goes on.
+    Continue(String),
+    /// The request is answered here.
+    Respond(Box<LocalReply>, String),
+    /// It depends on an answer that only a real request would get.
+    Asks(String),
 }
 
 /// How a stream goes on after a filter has waited.

@@ -12,7 +12,7 @@ const NO_EFFECT: &str = " [accepted, no effect]";
 pub fn command() -> Command {
     let command = Command::new("waypost")
         .about("An Envoy-compatible L7 waypoint proxy")
-        .after_help("Subcommands of its own: demo, hbone, sink (each with --help).")
+        .after_help("Subcommands of its own: demo, explain, hbone, sink, wire (each with --help).")
         .disable_version_flag(true)
         .arg(text("config-path", "Path to configuration file", "").short('c'))
         .arg(text("config-yaml", "Inline YAML configuration, merges with the contents of --config-path", ""))

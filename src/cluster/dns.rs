@@ -134,7 +134,7 @@ impl Cluster {
     }
 
     /// Takes what names mean now.
-    pub(super) fn set_resolved(&self, resolved: &Resolved) {
+    pub fn set_resolved(&self, resolved: &Resolved) {
         if let Discovery::Dns(dns) = &self.discovery
             && !self.set_hosts(dns.found(resolved).into_iter(), dns.assignment.overprovisioning)
         {

@@ -102,11 +102,33 @@ impl Chain {
         Some(Arc::new(Chain { filters, router: self.router.clone(), configured: self.configured.clone() }))
     }
 
+    /// All filters but the router, and what becomes of them on a route; those that run are those of [`Chain::on_route`].
+    pub fn each_on_route(&self, overrides: &FilterOverrides) -> impl Iterator<Item = OnRoute<'_>> {
+        self.configured.iter().map(|c| OnRoute {
+            name: &c.name,
+            type_name: c.type_name,
+            runs: c.on_route(overrides),
+            has_work: c.filter.is_some(),
+        })
+    }
+
     /// The details of a filter that guards on a route, and cannot.
     pub fn closed_on(&self, overrides: &FilterOverrides) -> Option<String> {
         let closed = |c: &&Configured| matches!(overrides.get(&c.name), Some(FilterEffect::Guards));
         self.configured.iter().find(closed).map(|c| unsupported::details(&c.name))
     }
+}
+
+/// A filter of a chain on a route, for `waypost explain`.
+pub struct OnRoute<'a> {
+    /// `name`.
+    pub name: &'a str,
+    /// The full name of its configuration; empty where nobody knows it.
+    pub type_name: &'static str,
+    /// The filter, where it runs there.
+    pub runs: registry::Built,
+    /// Whether it would run if the chain and the route had not switched it off.
+    pub has_work: bool,
 }
 
 impl Configured {

@@ -550,7 +550,8 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
     }
 }
 
-fn note_route(info: &mut StreamInfo, route: Option<&Arc<Route>>) {
+/// Notes for filters and logs by which route a stream goes.
+pub fn note_route(info: &mut StreamInfo, route: Option<&Arc<Route>>) {
     if let Some(route) = route {
         info.route_name = (!route.name.is_empty()).then(|| route.name.clone());
         info.virtual_host = Some(route.virtual_host.name.clone());
@@ -565,7 +566,7 @@ fn tunnels(request: &RequestHead) -> bool {
 }
 
 /// The filter chain of a request, as its route wants it. None where it asks for an upgrade that is not allowed.
-fn chain_of(
+pub fn chain_of(
     stream: &HttpStream,
     hcm: &super::config::HttpConnectionManager,
     route: Option<&Route>,

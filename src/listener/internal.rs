@@ -15,6 +15,7 @@ use waypost_filters::filter::NetworkStep;
 use waypost_filters::filter_state::FilterState;
 use waypost_filters::metadata::Metadata;
 
+use super::network::Named;
 use super::serve::{choose, refuse, serve};
 use super::{Handover, Listener, StreamHandover, Terminal, inspect, internal_connection};
 use crate::cluster::connect::{ConnectError, FarSide, Guard};
@@ -110,7 +111,7 @@ pub async fn connect(
             listener.stats.downstream_cx_total.inc();
             let active = super::serve::Active::new(&listener, std::time::Instant::now());
             connection.filter_chain = chain.name.clone();
-            for filter in chain.network.iter() {
+            for Named { filter, .. } in chain.network.iter() {
                 if let NetworkStep::Close(_) = filter.on_new_connection(&mut connection) {
                     return Err(ConnectError::Terminated);
                 }

@@ -23,7 +23,6 @@ use bytes::Bytes;
 use waypost_filters::access_log::AccessLog;
 use waypost_filters::address::Address;
 use waypost_filters::connection::{Connection, Direction};
-use waypost_filters::filter::NetworkFilter;
 use waypost_filters::filter_state::FilterState;
 use waypost_filters::listener::proxy_protocol::ProxyProtocol;
 use waypost_filters::listener::tls_inspector::TlsInspector;
@@ -32,6 +31,7 @@ use waypost_filters::metadata::Metadata;
 use self::chain_match::{ChainMatch, FilterDisabled};
 use self::drain::ChainState;
 use self::identity::{ChainKey, Digest};
+use self::network::Named;
 pub use self::set::{ListenerSet, Listeners, Stopped};
 pub use self::socket::ListenSocket;
 use crate::config::extension::Discovery;
@@ -111,7 +111,7 @@ pub struct FilterChain {
     /// `transport_socket_connect_timeout`; none unless it is set.
     pub handshake_timeout: Option<Duration>,
     /// Network filters in front of the last.
-    pub network: Arc<[Box<dyn NetworkFilter>]>,
+    pub network: Arc<[Named]>,
     /// What some of them wait for.
     pub discovered: Arc<[Arc<Discovery>]>,
     /// The last one.

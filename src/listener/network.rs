@@ -136,6 +136,14 @@ fn rbac_refuses_nothing(wire: &[u8]) -> bool {
         .is_ok_and(|c| c.matcher.is_none() && c.rules.is_none_or(|r| r.action == Action::Log as i32))
 }
 
+/// A filter of a chain before the last, as it is called.
+pub struct Named {
+    /// `name`.
+    pub name: Arc<str>,
+    /// The filter.
+    pub filter: Built,
+}
+
 /// What a filter comes to.
 enum Kind {
     Before(Built),
@@ -148,7 +156,7 @@ enum Kind {
 /// The filters of a chain.
 pub struct Compiled {
     /// Those before the last.
-    pub before: Vec<Built>,
+    pub before: Vec<Named>,
     /// What some of them wait for.
     pub discovered: Vec<Arc<Discovery>>,
     /// The last.
@@ -157,7 +165,7 @@ pub struct Compiled {
 
 /// Compiles `filters`; `path` is that of the filter chain.
 pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result<Compiled, ConfigError> {
-    let (mut before, mut discovered): (Vec<Built>, _) = (Vec::new(), Vec::new());
+    let (mut before, mut discovered): (Vec<Named>, _) = (Vec::new(), Vec::new());
     let mut terminal = Terminal::Nothing;
     let count = filters.len();
     for (i, v3::Filter { name, config_type }) in filters.into_iter().enumerate() {
@@ -192,11 +200,11 @@ pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result
                 return Err(ConfigError::new(path, format!("{name} has to be the last filter of its chain")));
             }
             Kind::Terminal(t) => terminal = t,
-            Kind::Closed => before.push(Box::new(Unsupported::new(&name))),
+            Kind::Closed => before.push(Named { filter: Box::new(Unsupported::new(&name)), name: name.into() }),
             Kind::Before(_) | Kind::Nothing if last => {
                 return Err(ConfigError::new(path, format!("{name} cannot be the last filter of its chain")));
             }
-            Kind::Before(f) => before.push(f),
+            Kind::Before(filter) => before.push(Named { name: name.into(), filter }),
             Kind::Nothing => {}
         }
     }

@@ -14,6 +14,7 @@ use waypost_filters::stream::StreamInfo;
 
 use super::drain::until_closed;
 use super::inspect::{self, Refused};
+use super::network::Named;
 use super::{FilterChain, Listener, Terminal};
 use crate::net::Io;
 use crate::net::alarm::timeout_at;
@@ -79,7 +80,7 @@ pub async fn serve(
             }
         }
     }
-    for filter in chain.network.iter() {
+    for Named { filter, .. } in chain.network.iter() {
         if let NetworkStep::Close(reason) = filter.on_new_connection(&mut connection) {
             log(listener, &Arc::new(connection), Served::default(), None, Some(reason.as_ref().into()));
             return io.break_off();

@@ -68,6 +68,30 @@ impl HostIndex {
     }
 }
 
+impl HostIndex {
+    /// The domain by which [`HostIndex::find`] found a virtual host.
+    pub fn domain(&self, host: Option<&[u8]>, ignore_port: bool) -> Option<String> {
+        let found = self.find(host, ignore_port)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let host = host.map(|h| if ignore_port { without_port(h) } else { h }).unwrap_or_default().to_ascii_lowercase();
+        if self.exact.get(&*host) == Some(&found) {
+            return Some(text(&host));
+        }
+        let held = |len: usize| len < host.len();
+        let suffix = self.suffixes.iter().filter(|(len, _)| held(*len)).find_map(|(len, map)| {
+            let part = host.get(host.len() - len..)?;
+            map.contains_key(part).then(|| format!("*{}", text(part)))
+        });
+        let prefix = || {
+            self.prefixes.iter().filter(|(len, _)| held(*len)).find_map(|(len, map)| {
+                let part = host.get(..*len)?;
+                map.contains_key(part).then(|| format!("{}*", text(part)))
+            })
+        };
+        Some(suffix.or_else(prefix).unwrap_or_else(|| "*".to_owned()))
+    }
+}
+
 fn level(wildcards: &mut Wildcards, len: usize) -> &mut HashMap<Box<[u8]>, usize> {
     let at = wildcards.partition_point(|(l, _)| *l > len);
     if wildcards.get(at).is_none_or(|(l, _)| *l != len) {

@@ -126,6 +126,17 @@ impl Condition {
         }
     }
 
+    /// Why a stream does not match; none if it does.
+    pub fn explain(&self, stream: &HttpStream, path: &[u8], random: u64) -> Option<String> {
+        if !self.matches_path(stream, path) {
+            return Some(match &self.path {
+                PathMatch::Connect => format!("it is for CONNECT, and this is {}", stream.request.method),
+                wanted => format!("path {wanted}{}", if self.case_sensitive { "" } else { " in any case" }),
+            });
+        }
+        self.more.as_ref()?.explain(stream, random)
+    }
+
     /// What the path must start with, byte for byte; for the index.
     pub fn literal(&self) -> Option<&[u8]> {
         match &self.path {
@@ -143,7 +154,64 @@ impl Condition {
     }
 }
 
+impl std::fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = String::from_utf8_lossy;
+        match self {
+            PathMatch::Prefix(p) => write!(f, "prefix {:?}", text(p)),
+            PathMatch::Separated(p) => write!(f, "path_separated_prefix {:?}", text(p)),
+            PathMatch::Exact(p) => write!(f, "exact {:?}", text(p)),
+            PathMatch::Regex(r) => write!(f, "regex {r}"),
+            PathMatch::Connect => f.write_str("CONNECT"),
+        }
+    }
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.path, if self.case_sensitive { "" } else { " in any case" })?;
+        let Some(more) = &self.more else { return Ok(()) };
+        more.headers.iter().try_for_each(|m| write!(f, ", header {m}"))?;
+        more.query.iter().try_for_each(|m| write!(f, ", query parameter {m}"))?;
+        more.cookies.iter().try_for_each(|m| write!(f, ", cookie {m}"))?;
+        if let Some(p) = more.fraction {
+            write!(f, ", {} of {} requests", p.numerator, p.denominator)?;
+        }
+        let rest: [(bool, &str); 5] = [
+            (more.grpc, "gRPC"),
+            (more.tls_presented.is_some(), "tls_context.presented"),
+            (more.tls_validated.is_some(), "tls_context.validated"),
+            (!more.metadata.is_empty(), "dynamic_metadata"),
+            (!more.filter_state.is_empty(), "filter_state"),
+        ];
+        rest.iter().filter(|(set, _)| *set).try_for_each(|(_, what)| write!(f, ", {what}"))
+    }
+}
+
 impl More {
+    /// What of [`More::matches`] does not hold.
+    fn explain(&self, stream: &HttpStream, random: u64) -> Option<String> {
+        let request = &stream.request;
+        if let Some(p) = self.fraction.filter(|f| !f.matches(random)) {
+            return Some(format!("random {random} is not among {} of {}", p.numerator, p.denominator));
+        }
+        if self.grpc && !request.is_grpc() {
+            return Some("it is for gRPC".to_owned());
+        }
+        if let Some(m) = self.headers.iter().find(|m| !m.matches(request)) {
+            let seen = m.seen(request);
+            let seen = if seen.is_empty() { "it is missing".to_owned() } else { format!("it is {}", seen.join(", ")) };
+            return Some(format!("header {m}: {seen}"));
+        }
+        if let Some(m) = self.query.iter().find(|m| !m.matches(request.path_bytes())) {
+            return Some(format!("query parameter {m}"));
+        }
+        if let Some(m) = self.cookies.iter().find(|m| !m.matches(request)) {
+            return Some(format!("cookie {m}"));
+        }
+        (!self.matches(stream, random)).then(|| "tls_context, dynamic_metadata or filter_state".to_owned())
+    }
+
     fn is_empty(&self) -> bool {
         let More { fraction, headers, query, cookies, grpc, tls_presented, tls_validated, metadata, filter_state } =
             self;

@@ -8,6 +8,7 @@
 mod action;
 mod compile;
 mod direct;
+mod explain;
 mod fields;
 mod filters;
 mod forward;
@@ -40,6 +41,7 @@ use crate::observe::stats::Counter;
 
 pub use self::action::Action;
 pub use self::direct::DirectResponse;
+pub use self::explain::RouteSearch;
 pub use self::filters::{FilterEffect, FilterOverride, FilterOverrides};
 pub use self::forward::{
     ConnectConfig, Forward, HashPolicy, HashSource, MaxStreamDuration, Priority, Upgrade, UpgradeConfigs,

@@ -68,6 +68,14 @@ pub struct ClusterPick<'a> {
 }
 
 impl Weighted {
+    /// All clusters with their weights, and the sum of these.
+    pub fn weights(&self) -> (Vec<(&Arc<ClusterSlot>, u64)>, u64) {
+        let mut before = 0;
+        let weight = |c: &WeightedCluster| c.end - std::mem::replace(&mut before, c.end);
+        let weights: Vec<u64> = self.clusters.iter().map(weight).collect();
+        (self.clusters.iter().map(|c| &c.slot).zip(weights).collect(), self.total)
+    }
+
     /// The cluster of a request. A header that is missing, repeated or no number leaves the choice to `random`.
     pub(super) fn pick(&self, request: &RequestHead, random: u64) -> Option<ClusterPick<'_>> {
         let from_header = self.random_header.as_ref().and_then(|name| {

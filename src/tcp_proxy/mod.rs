@@ -2,6 +2,7 @@
 
 pub mod compile;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,7 +21,7 @@ use waypost_filters::stream::{HttpStream, StreamInfo, WireBytes};
 
 use crate::cluster::connect::{ConnectError, Sharing, UpstreamInfo, connect};
 use crate::cluster::pool::H2Lease;
-use crate::cluster::{Cluster, ClusterSlot, Discovery, Host, UpstreamProtocol};
+use crate::cluster::{Cluster, ClusterSlot, Discovery, Host, OriginalDst, UpstreamProtocol};
 use crate::listener::drain::ChainState;
 use crate::listener::serve::Served;
 use crate::net::alarm::timeout_at;
@@ -309,7 +310,7 @@ async fn open(worker: &Rc<Worker>, session: &mut Session) -> Result<Io, ()> {
 }
 
 /// One of several clusters, by weight.
-fn pick_cluster(clusters: &[(Arc<ClusterSlot>, u64)], random: u64) -> Option<&Arc<ClusterSlot>> {
+pub fn pick_cluster(clusters: &[(Arc<ClusterSlot>, u64)], random: u64) -> Option<&Arc<ClusterSlot>> {
     let total = clusters.last()?.1;
     let at = if clusters.len() == 1 { 0 } else { random % total.max(1) };
     clusters.iter().find(|(_, upto)| at < *upto).or(clusters.first()).map(|(slot, _)| slot)
@@ -323,8 +324,21 @@ pub fn choose_host(
     headers: Option<&HeaderMap>,
     avoid: &[u64],
 ) -> Option<Arc<Host>> {
-    let connection = &info.connection;
     let Discovery::OriginalDst(config) = &cluster.discovery else { return worker.pick(cluster, avoid) };
+    let Some(address) = original_destination(config, info, headers) else {
+        cluster.stats.original_dst_host_invalid.inc();
+        return None;
+    };
+    Some(worker.original(config, address))
+}
+
+/// Where a connection or request was going, as an `ORIGINAL_DST` cluster is told to look for it; its port override is left to the host.
+pub fn original_destination(
+    config: &OriginalDst,
+    info: &StreamInfo,
+    headers: Option<&HeaderMap>,
+) -> Option<SocketAddr> {
+    let connection = &info.connection;
     let from_header = || {
         let value = headers?.get(config.header.as_ref()?)?;
         Some(value.to_str().ok().and_then(waypost_filters::address::Address::parse_ip_port)?.socket())
@@ -346,11 +360,7 @@ pub fn choose_host(
     } else {
         from_metadata().or_else(from_filter_state).or_else(from_connection)
     };
-    let Some(Some(address)) = address else {
-        cluster.stats.original_dst_host_invalid.inc();
-        return None;
-    };
-    Some(worker.original(config, address))
+    address.flatten()
 }
 
 async fn open_plain(

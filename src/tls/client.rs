@@ -117,6 +117,16 @@ impl ClientTls {
         Ok(tls)
     }
 
+    /// The context for people: server name, secrets, what is expected of the server, ALPN.
+    pub fn describe(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(name) = &self.options.sni {
+            parts.push(format!("SNI {}", name.to_str()));
+        }
+        parts.extend(self.live.common.describe());
+        parts.join("; ")
+    }
+
     /// Counts this context's updates in `ssl_context_update_by_sds`, as long as the statistics are held.
     pub fn follow(&self, stats: &TlsStats) {
         self.live.follow(stats.factory());

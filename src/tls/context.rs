@@ -4,9 +4,11 @@ use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwapOption;
 use prost::Message;
+use waypost_filters::matcher::StringMatcher;
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
 };
+use waypost_xds::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, SdsSecretConfig, Secret, TlsCertificate, secret,
 };
@@ -150,6 +152,46 @@ impl Common {
     /// How many certificates the context has, loaded or not.
     pub fn certificates(&self) -> usize {
         self.certificates.len()
+    }
+
+    /// Which secrets it uses and what it expects of the peer, for people.
+    pub fn describe(&self) -> Vec<String> {
+        let mut out: Vec<String> = Vec::new();
+        for (_, certificate) in &self.certificates {
+            out.push(match certificate {
+                Certificate::Here(_) => "a certificate of its own".to_owned(),
+                Certificate::Slot(slot) => format!("certificate {:?}", slot.name()),
+            });
+        }
+        if let Some((_, slot)) = &self.validation_slot {
+            out.push(format!("trusts {:?}", slot.name()));
+        } else if self.validation.is_some() {
+            out.push("verifies the peer".to_owned());
+        } else {
+            out.push("does not verify the peer".to_owned());
+        }
+        let sans = self.validation.iter().flat_map(|(_, v)| &v.match_typed_subject_alt_names);
+        let sans: Vec<String> = sans
+            .filter_map(|s| s.matcher.clone())
+            .filter_map(|m| StringMatcher::compile(m, "").ok())
+            .map(|m| m.to_string())
+            .collect();
+        if !sans.is_empty() {
+            out.push(format!("peer's name: {}", sans.join(" or ")));
+        }
+        if !self.alpn.is_empty() {
+            let alpn: Vec<_> = self.alpn.iter().map(|a| String::from_utf8_lossy(a)).collect();
+            out.push(format!("ALPN {}", alpn.join(", ")));
+        }
+        out
+    }
+
+    /// Whether a peer of this URI is refused for it, as far as the context itself says; a secret may say more.
+    pub fn refuses_uri(&self, uri: &str) -> bool {
+        let sans = self.validation.iter().flat_map(|(_, v)| &v.match_typed_subject_alt_names);
+        let uris = sans.clone().filter(|s| s.san_type == SanType::Uri as i32).filter_map(|s| s.matcher.clone());
+        let mut matchers = uris.filter_map(|m| StringMatcher::compile(m, "").ok());
+        sans.count() > 0 && !matchers.any(|m| m.matches(uri.as_bytes()))
     }
 
     /// Whether no secret is waited for any more. Those in files are not waited for: a context is refreshed when they are there.

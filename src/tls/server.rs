@@ -127,6 +127,25 @@ impl ServerTls {
         Ok(tls)
     }
 
+    /// The context for people: secrets, what is expected of the client, ALPN.
+    pub fn describe(&self) -> String {
+        let mut parts = self.live.common.describe();
+        if self.options.require_client_certificate {
+            parts.push("requires a client certificate".to_owned());
+        }
+        parts.join("; ")
+    }
+
+    /// Whether a client needs a certificate.
+    pub fn requires_certificate(&self) -> bool {
+        self.options.require_client_certificate
+    }
+
+    /// Whether a client of this URI is refused for it, as far as the context itself says.
+    pub fn refuses_uri(&self, uri: &str) -> bool {
+        self.live.common.refuses_uri(uri)
+    }
+
     /// Counts this context's updates in `ssl_context_update_by_sds`, as long as the statistics are held.
     pub fn follow(&self, stats: &TlsStats) {
         self.live.follow(stats.factory());

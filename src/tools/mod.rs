@@ -1,9 +1,10 @@
-//! Tools in the box: `waypost demo`, `waypost hbone`, `waypost sink`, `waypost wire`.
+//! Tools in the box: `waypost demo`, `waypost explain`, `waypost hbone`, `waypost sink`, `waypost wire`.
 
 mod args;
 mod demo;
 mod error;
 mod exchange;
+mod explain;
 mod hbone;
 mod histogram;
 mod identity;
@@ -38,9 +39,10 @@ fn dispatch(name: &str, args: Vec<OsString>) -> Result<ExitCode, Error> {
     let (cli, run): (_, Run) = match name {
         "sink" => (sink::cli(), sink::run),
         "hbone" => (hbone::cli(), hbone::run),
+        "explain" => (explain::cli(), explain::run),
         "demo" => (demo::cli(), demo::run),
         "wire" => (wire::cli(), wire::run),
-        _ => return Err(Error::Usage("no such tool: demo, hbone, sink or wire".into())),
+        _ => return Err(Error::Usage("no such tool: demo, explain, hbone, sink or wire".into())),
     };
     match cli.try_get_matches_from(args) {
         Ok(matches) => run(&matches).map(|()| ExitCode::SUCCESS),

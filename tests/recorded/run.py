@@ -7,10 +7,13 @@ What istiod pushed, recorded in ../shared/fixtures/istio (or $WAYPOST_SHARED), i
    whose reason is something a later issue brings; which of them is written down in OUTCOMES, so that a change does not pass unseen.
 2. `waypoint-basic` serves: the same requests through HBONE to Envoy and to Waypost, between a client and destinations made here. What the client
    gets and what reaches the destinations must be the same; how is the head of mesh.py. Without an Envoy this part is left out.
+3. `waypost explain` tells the way of requests through three scenarios; its words are in explain/*.txt (`--write` writes them anew). While (2) serves,
+   the address that it names for each tunnel must be the one that the bytes have reached.
 
 Exit status 0 when all is as expected, 1 when not, 0 with a line when the recordings are not there."""
 import argparse
 import difflib
+import json
 import os
 import pathlib
 import re
@@ -28,6 +31,7 @@ import rig
 from mesh import Connection, Destinations, Gone, Reader, Tls, digest, read_all
 
 OK = "OK"
+EXPLAINED = pathlib.Path(__file__).resolve().parent / "explain"
 # What is not there yet, by a pattern that the line on stderr must hold.
 OUTLIER = r"\.outlier_detection: not supported yet$"
 DYNAMIC_FORWARD_PROXY = r"envoy\.clusters\.dynamic_forward_proxy"
@@ -96,6 +100,50 @@ def check_loading(binary, shared, work, certs, verbose):
     return failed
 
 
+# What `waypost explain` says.
+
+PEER = ("--peer", "spiffe://cluster.local/ns/default/sa/client")
+# {file: (scenario, arguments)}
+QUESTIONS = {
+    "captured": ("waypoint-basic", ["--hbone", "127.2.0.21:9080", *PEER, "/hello"]),
+    "service": ("waypoint-basic", ["--hbone", "127.2.0.10:9080", *PEER, "--random", "5", "/hello"]),
+    "tcp": ("waypoint-basic", ["--hbone", "127.2.0.12:3306", *PEER, "--tcp"]),
+    "sniffed": ("waypoint-basic", ["--hbone", "127.2.0.13:8000", *PEER, "--http2", "/hello"]),
+    "unknown-port": ("waypoint-basic", ["--hbone", "127.2.0.13:9999", *PEER, "/"]),
+    "subset": ("waypoint-routing", ["--hbone", "127.2.0.14:9080", *PEER, "-H", "x-skip: 1", "/api/1"]),
+    "grpc": ("waypoint-routing", ["--hbone", "127.2.0.11:9081", *PEER, "-X", "POST", "--http2", "-H", "content-type: application/grpc", "/ratings.v1.Ratings/Get"]),
+    "https-redirect": ("gateway-istio", ["http://shop.example:8080/"]),
+    "ingress": ("gateway-istio", ["--address", "8443", "--sni", "shop.example", "https://shop.example/"]),
+    "passthrough": ("gateway-istio", ["--address", "15443", "--sni", "outbound_.9080_._.reviews.default.svc.cluster.local", "--alpn", "istio", "--tcp"]),
+}
+
+
+def check_explaining(binary, shared, work, certs, write):
+    failed = 0
+    for name, (scenario, arguments) in QUESTIONS.items():
+        config = static(shared, scenario, "0-initial", work, certs)
+        r = subprocess.run([binary, "explain", "-c", config, *arguments], capture_output=True, text=True, timeout=60)
+        # What is not built yet is in OUTCOMES.
+        file, got = EXPLAINED / f"{name}.txt", r.stdout.partition("not usable:\n")[0]
+        if write:
+            file.write_text(got)
+        wanted = file.read_text() if file.exists() else ""
+        if r.returncode or got != wanted:
+            failed += 1
+            print(f"FAILED  explain {name}: status {r.returncode} {r.stderr}")
+            print("".join(difflib.unified_diff(wanted.splitlines(True), got.splitlines(True), "as it was", "now", n=2)))
+    print(f"explaining: {len(QUESTIONS)} questions, {failed} answered otherwise")
+    return failed
+
+
+def reached(binary, config, tunnel):
+    """Where `waypost explain` says that a tunnel's bytes go: an address, and the authority of the CONNECT around them if there is one."""
+    authority, content = tunnel
+    r = subprocess.run([binary, "explain", "-c", config, "--hbone", authority, *PEER, "--json", *content], capture_output=True, text=True, timeout=60)
+    outcome = json.loads(r.stdout)["outcome"]
+    return " through ".join([outcome["address"], *outcome["tunnels"]]) if "address" in outcome else None
+
+
 # The client's side.
 
 VOLATILE = [(re.compile(r"^(x-request-id): .*", re.M), r"\1: <uuid>"), (re.compile(r"^(date|x-envoy-upstream-service-time): .*", re.M), r"\1: <time>"),
@@ -126,7 +174,7 @@ class Client:
         self.context.load_verify_locations(certs / "ca.pem")
         self.context.check_hostname = False
         self.context.set_alpn_protocols(["h2"])
-        self.got = []
+        self.got, self.tunnels, self.content = [], set(), ("/",)
 
     def say(self, *what):
         self.got.append(" ".join(str(w) for w in what))
@@ -138,6 +186,7 @@ class Client:
 
     def tunnel(self, authority, *more, connection=None):
         """CONNECT; the stream where it was accepted."""
+        self.tunnels.add((authority, self.content))
         stream = (connection or self.hbone()).open([(":method", "CONNECT"), (":authority", authority), *more])
         head = dict(stream.head())
         status = head.pop(":status")
@@ -180,6 +229,7 @@ class Client:
 
     def h2(self, authority, path, body=b"", *more, trailers=None):
         """A request over HTTP/2 in a tunnel, to its end."""
+        self.content = ("--http2", "/")
         inner = Connection(self.tunnel(authority)).start()
         head = [(":method", "POST" if body else "GET"), (":scheme", "http"), (":authority", "shop.example"), (":path", path), *more]
         stream = inner.open(head, end=not body)
@@ -195,6 +245,7 @@ class Client:
 
     def raw(self, authority, *data, quiet=False):
         """Bytes in a tunnel, to and fro, then a half-close."""
+        self.content = ("--tcp",)
         stream = self.tunnel(authority)
         for d in data:
             stream.sendall(d)
@@ -349,16 +400,17 @@ CASES = {
 }
 
 
-def observe(name, certs, destinations):
-    """What a case looks like from both ends."""
+def observe(name, certs, destinations, ways):
+    """What a case looks like from both ends. Its tunnels, and the places that they reached, go into `ways`."""
     destinations.taken()
     client = Client(certs)
     try:
         CASES[name](client)
     except Gone as e:
         client.say("ended by", e)
-    seen = []
-    for what, address, *rest in destinations.taken():
+    seen, taken = [], destinations.taken()
+    ways[name] = client.tunnels, {re.sub(r" through :authority: ([^,]+),.*", r" through \1", address) for _, address, *_ in taken}
+    for what, address, *rest in taken:
         seen.append(f"{what} {address}\n" + "".join(fields(r) if isinstance(r, list) else f"  {r}\n" for r in rest))
     # What several connections say of a case has no order among them.
     return normal("\n".join(client.got) + "\n--- at the destination\n" + "".join(sorted(seen)))
@@ -366,11 +418,11 @@ def observe(name, certs, destinations):
 
 def serve(binary, config, work, certs, destinations, names):
     with rig.Proxy(binary, config, work, work / "proxy.log") as proxy:
-        out = {}
+        out, ways = {}, {}
         for name in names:
-            out[name] = observe(name, certs, destinations)
+            out[name] = observe(name, certs, destinations, ways)
             proxy.alive()
-        return out
+        return out, ways
 
 
 def check_serving(binary, envoy, shared, work, certs, only, verbose):
@@ -381,8 +433,8 @@ def check_serving(binary, envoy, shared, work, certs, only, verbose):
     for address in ("127.1.0.3:9080", "127.1.0.13:8080", "127.1.0.13:8000", "127.1.0.13:8443"):
         destinations.listen(address, destinations.plain)
     names = [n for n in CASES if re.search(only, n)]
-    expected = serve(envoy, config, work, certs, destinations, names)
-    got = serve(binary, config, work, certs, destinations, names)
+    expected, _ = serve(envoy, config, work, certs, destinations, names)
+    got, ways = serve(binary, config, work, certs, destinations, names)
     failed = 0
     for name in names:
         if verbose:
@@ -393,6 +445,14 @@ def check_serving(binary, envoy, shared, work, certs, only, verbose):
         print(f"FAILED  {name}")
         print("".join(difflib.unified_diff(expected[name].splitlines(True), got[name].splitlines(True), "Envoy", "Waypost", n=2)))
     print(f"serving: {len(names)} cases, {failed} different")
+    known = {t: reached(binary, config, t) for tunnels, _ in ways.values() for t in tunnels}
+    for name, (tunnels, at) in ways.items():
+        said = {known[t] for t in tunnels} - {None}
+        # A request that is refused reaches nothing, wherever it would have gone.
+        if at and at != said:
+            failed += 1
+            print(f"FAILED  {name}: explain says {sorted(said)}, the bytes came to {sorted(at)}")
+    print(f"explaining: {sum(bool(at) for _, at in ways.values())} cases reached what was said they would reach" if not failed else "explaining: see above")
     return failed
 
 
@@ -402,6 +462,7 @@ def main():
     p.add_argument("--envoy")
     p.add_argument("--shared", type=pathlib.Path, default=pathlib.Path(os.environ.get("WAYPOST_SHARED", rig.ROOT.parent / "shared")))
     p.add_argument("--only", default="", metavar="PATTERN", help="serve only cases whose name matches, and load nothing")
+    p.add_argument("--write", action="store_true", help="write explain/*.txt anew")
     p.add_argument("-v", "--verbose", action="store_true")
     a = p.parse_args()
     shared = a.shared.resolve()
@@ -415,6 +476,7 @@ def main():
         certs = rig.certificates(work)
         if not a.only:
             failed += check_loading(a.bin, shared, work, certs, a.verbose)
+            failed += check_explaining(a.bin, shared, work, certs, a.write)
         if envoy:
             failed += check_serving(a.bin, envoy, shared, work, certs, a.only, a.verbose)
         else:

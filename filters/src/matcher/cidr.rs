@@ -75,6 +75,12 @@ impl Cidr {
     }
 }
 
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.len)
+    }
+}
+
 fn mask_v4(ip: Ipv4Addr, len: u32) -> u32 {
     ip.to_bits() & u32::MAX.checked_shl(32 - len).unwrap_or(0)
 }
@@ -117,6 +123,20 @@ impl<T> CidrTrie<T> {
     /// The value of the longest prefix that holds an address.
     pub fn get(&self, ip: IpAddr) -> Option<&T> {
         self.matches(ip).next()
+    }
+
+    /// As [`CidrTrie::get`], with the prefix, to explain a decision.
+    pub fn longest(&self, ip: IpAddr) -> Option<(Cidr, &T)> {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => self
+                .v4
+                .iter()
+                .find_map(|l| Some((Cidr::new(ip.to_canonical(), l.len), l.values.get(&mask_v4(v4, l.len))?))),
+            IpAddr::V6(v6) => self
+                .v6
+                .iter()
+                .find_map(|l| Some((Cidr::new(ip.to_canonical(), l.len), l.values.get(&mask_v6(v6, l.len))?))),
+        }
     }
 
     /// The values of all prefixes that hold an address, from the longest prefix to the shortest.

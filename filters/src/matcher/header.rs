@@ -94,6 +94,20 @@ impl HeaderMatcher {
         }
     }
 
+    /// The values that a request has for it, as text, to explain a decision.
+    pub fn seen(&self, head: &RequestHead) -> Vec<String> {
+        let text = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
+        match &self.name {
+            Name::Header(name) => values(&head.headers, name).map(text).collect(),
+            Name::Method => vec![head.method.to_string()],
+            Name::Scheme => vec![head.scheme.as_str().to_owned()],
+            Name::Authority => head.authority.iter().map(|v| text(v.as_bytes())).collect(),
+            Name::Path => head.path.iter().map(|v| text(v.as_bytes())).collect(),
+            Name::Upgrade => head.upgrade.iter().map(|v| text(v.as_bytes())).collect(),
+            Name::Status | Name::Nowhere => Vec::new(),
+        }
+    }
+
     /// Whether a response matches.
     pub fn matches_response(&self, head: &ResponseHead) -> bool {
         match &self.name {
@@ -153,6 +167,41 @@ impl Name {
                 HeaderName::from_bytes(n.as_bytes()).map_err(|_| MatcherError::new(path, "not a header name"))?,
             ),
         })
+    }
+}
+
+impl std::fmt::Display for HeaderMatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let not = if self.invert { "not " } else { "" };
+        write!(f, "{} {not}", self.name.as_str())?;
+        match &self.test {
+            Test::Present(true) => f.write_str("present"),
+            Test::Present(false) => f.write_str("absent"),
+            Test::String(s) => s.fmt(f),
+            Test::Range(from, to) => write!(f, "from {from} up to {to}"),
+        }
+    }
+}
+
+impl Name {
+    fn as_str(&self) -> &str {
+        match self {
+            Name::Header(name) => name.as_str(),
+            Name::Method => ":method",
+            Name::Scheme => ":scheme",
+            Name::Authority => ":authority",
+            Name::Path => ":path",
+            Name::Upgrade => "upgrade",
+            Name::Status => ":status",
+            Name::Nowhere => "a pseudo header that no message has",
+        }
+    }
+}
+
+impl std::fmt::Display for CookieMatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let not = if self.invert { "not " } else { "" };
+        write!(f, "{} {not}{}", String::from_utf8_lossy(&self.name), self.value)
     }
 }
 

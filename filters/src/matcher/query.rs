@@ -46,6 +46,17 @@ impl QueryMatcher {
     }
 }
 
+impl std::fmt::Display for QueryMatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ", String::from_utf8_lossy(&self.name))?;
+        match &self.test {
+            Test::Present(true) => f.write_str("present"),
+            Test::Present(false) => f.write_str("absent"),
+            Test::String(s) => s.fmt(f),
+        }
+    }
+}
+
 /// The first value of a query parameter, as it stands in the path; empty for a key without `=`.
 pub fn query_value<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let query = path.get(memchr::memchr(b'?', path)? + 1..)?;

@@ -31,6 +31,15 @@ enum Piece {
     Group(usize),
 }
 
+impl std::fmt::Display for Regex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let whole = self.whole.as_str();
+        // As `new` wrapped it.
+        let bare = whole.strip_prefix(r"\A(?:").and_then(|w| w.strip_suffix(r")\z"));
+        f.write_str(bare.unwrap_or(whole))
+    }
+}
+
 impl Regex {
     /// Compiles a `RegexMatcher`.
     pub fn compile(matcher: RegexMatcher, path: &str) -> Result<Regex, MatcherError> {

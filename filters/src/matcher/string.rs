@@ -112,6 +112,20 @@ impl StringMatcher {
     }
 }
 
+impl std::fmt::Display for StringMatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match &self.pattern {
+            Pattern::Exact(p) => write!(f, "exact {:?}", text(p)),
+            Pattern::Prefix(p) => write!(f, "prefix {:?}", text(p)),
+            Pattern::Suffix(p) => write!(f, "suffix {:?}", text(p)),
+            Pattern::Contains(p) => write!(f, "contains {:?}", text(p.needle())),
+            Pattern::Regex(r) => write!(f, "regex {r}"),
+        }?;
+        f.write_str(if self.ignore_case { " in any case" } else { "" })
+    }
+}
+
 fn not_empty(text: String, path: &str, field: &str) -> Result<Box<[u8]>, MatcherError> {
     if text.is_empty() {
         return Err(MatcherError::new(format!("{path}.{field}"), "value length must be at least 1 characters"));

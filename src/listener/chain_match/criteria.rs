@@ -12,7 +12,7 @@ use waypost_xds::envoy::config::core::v3::CidrRange;
 use waypost_xds::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
 use waypost_xds::envoy::config::listener::v3::{FilterChain, FilterChainMatch};
 
-use super::{is_local, transport_protocol};
+use super::{Look, is_local, transport_protocol};
 use crate::config::{ConfigError, refuse};
 
 /// The chains by destination port; 0 is any, here and below. The order of nesting is Envoy's order of criteria.
@@ -131,6 +131,68 @@ impl Criteria {
         let ports = types.find(connection)?.get(ip_or_none(&connection.remote))?;
         let port = connection.remote.port().and_then(|p| ports.0.get(&p));
         port.or_else(|| ports.0.get(&0)).copied()
+    }
+}
+
+impl Criteria {
+    /// As [`Criteria::find`], noting each look. What no chain asks for is not noted.
+    pub fn explain(&self, c: &Connection, looks: &mut Vec<Look>) -> Option<usize> {
+        let mut look = |input: &str, value: Option<String>, asked: bool, found: Option<String>| {
+            if asked || found.is_none() {
+                looks.push(Look::new(input, value, found.unwrap_or_else(|| "no chain asks for it".to_owned())));
+            }
+        };
+        let any = |exact: bool| if exact { "chains that ask for it" } else { "chains that ask for none" }.to_owned();
+        let port = c.local.port();
+        let with_port = port.and_then(|p| self.0.get(&p));
+        let by_destination = with_port.or_else(|| self.0.get(&0));
+        let asked = self.0.keys().any(|p| *p != 0);
+        look("destination_port", port.map(|p| p.to_string()), asked, by_destination.map(|_| any(with_port.is_some())));
+        let destination = by_destination?.longest(ip_or_none(&c.local));
+        let narrow = destination.as_ref().is_some_and(|(range, _)| range.prefix_len() > 0);
+        look("prefix_ranges", Some(c.local.to_string()), narrow, destination.as_ref().map(|(r, _)| r.to_string()));
+        let names = destination?.1;
+        let name = c.server_name.as_deref().unwrap_or_default();
+        let found = names.find(name);
+        let key = names.0.iter().find(|(_, t)| found.is_some_and(|f| std::ptr::eq(f, *t))).map(|(k, _)| match &**k {
+            "" => any(false),
+            wildcard if wildcard.starts_with('.') => format!("*{wildcard}"),
+            exact => exact.to_owned(),
+        });
+        look("server_names", c.server_name.as_deref().map(str::to_owned), names.0.keys().any(|k| !k.is_empty()), key);
+        let transports = found?;
+        let protocol = transport_protocol(c);
+        let applications = any_or(&transports.0, protocol);
+        let asked = transports.0.keys().any(|k| !k.is_empty());
+        let found = applications.map(|_| any(transports.0.contains_key(protocol)));
+        look("transport_protocol", Some(protocol.to_owned()), asked, found);
+        let by_direct_source = applications?.find(&c.application_protocols);
+        let offered = c.application_protocols.join(",");
+        let exact = c.application_protocols.iter().find(|p| applications.is_some_and(|a| a.0.contains_key(&***p)));
+        let found = by_direct_source.map(|_| exact.map_or_else(|| any(false), |p| p.to_string()));
+        let asked = applications.is_some_and(|a| a.0.keys().any(|k| !k.is_empty()));
+        look("application_protocols", Some(offered).filter(|o| !o.is_empty()), asked, found);
+        let direct = by_direct_source?.longest(ip_or_none(&c.direct_remote));
+        let narrow = direct.as_ref().is_some_and(|(range, _)| range.prefix_len() > 0);
+        let value = Some(c.direct_remote.to_string());
+        look("direct_source_prefix_ranges", value, narrow, direct.as_ref().map(|(r, _)| r.to_string()));
+        let types = direct?.1;
+        let by_source = types.find(c);
+        let asked = !types.local.is_empty() || !types.external.is_empty();
+        let kind = if is_local(c) { "SAME_IP_OR_LOOPBACK" } else { "EXTERNAL" };
+        let found = by_source.map(|s| any(!std::ptr::eq(s, &types.any)));
+        look("source_type", Some(kind.to_owned()), asked, found);
+        let source = by_source?.longest(ip_or_none(&c.remote));
+        let narrow = source.as_ref().is_some_and(|(range, _)| range.prefix_len() > 0);
+        let value = Some(c.remote.to_string());
+        look("source_prefix_ranges", value, narrow, source.as_ref().map(|(r, _)| r.to_string()));
+        let ports = source?.1;
+        let port = c.remote.port().and_then(|p| ports.0.get(&p));
+        let found = port.or_else(|| ports.0.get(&0));
+        let asked = ports.0.keys().any(|p| *p != 0);
+        let value = c.remote.port().map(|p| p.to_string());
+        look("source_ports", value, asked, found.map(|_| any(port.is_some())));
+        found.copied()
     }
 }
 

@@ -133,6 +133,23 @@ impl Input {
     }
 }
 
+impl std::fmt::Display for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Input::DestinationIp => "destination IP",
+            Input::DestinationPort => "destination port",
+            Input::SourceIp => "source IP",
+            Input::SourcePort => "source port",
+            Input::DirectSourceIp => "direct source IP",
+            Input::SourceType => "source type",
+            Input::ServerName => "server name",
+            Input::TransportProtocol => "transport protocol",
+            Input::ApplicationProtocol => "application protocol",
+            Input::FilterState(key) => return write!(f, "filter state {key}"),
+        })
+    }
+}
+
 fn display<T: std::fmt::Display, R>(value: Option<T>, then: impl FnOnce(Option<&[u8]>) -> R) -> R {
     let Some(value) = value else { return then(None) };
     let mut text = Text::default();

@@ -65,6 +65,39 @@ impl ChainMatch {
     }
 }
 
+/// One look at a property of a connection on the way to its filter chain, for `waypost explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// What was looked at.
+    pub input: String,
+    /// What it was; none where the connection has no such thing.
+    pub value: Option<String>,
+    /// What that matched.
+    pub outcome: String,
+}
+
+impl Look {
+    fn new(input: impl Into<String>, value: Option<String>, outcome: impl Into<String>) -> Look {
+        Look { input: input.into(), value, outcome: outcome.into() }
+    }
+}
+
+impl ChainMatch {
+    /// The looks that [`ChainMatch::find`] takes at a connection; what it finds is its own affair.
+    pub fn explain(&self, connection: &Connection) -> Vec<Look> {
+        let mut looks = Vec::new();
+        let found = match &self.kind {
+            Kind::Criteria(criteria) => criteria.explain(connection, &mut looks).is_some(),
+            Kind::Tree(tree) => tree.explain(connection, &mut looks).is_some(),
+        };
+        if !found {
+            let outcome = if self.default.is_some() { "default_filter_chain" } else { "no filter chain" };
+            looks.push(Look::new("nothing matched", None, outcome));
+        }
+        looks
+    }
+}
+
 fn names<'a>(chains: &'a [FilterChain], path: &str) -> Result<HashMap<&'a str, usize>, ConfigError> {
     let mut names = HashMap::with_capacity(chains.len());
     for (i, chain) in chains.iter().enumerate() {

@@ -17,6 +17,7 @@ use waypost_xds::xds::r#type::matcher::v3::matcher::{
 };
 use waypost_xds::xds::r#type::matcher::v3::{IpMatcher, Matcher, ip_matcher::IpRangeMatcher};
 
+use super::Look;
 use super::input::Input;
 use crate::config::{ConfigError, refuse};
 
@@ -142,6 +143,99 @@ impl Kind {
             }
         }
     }
+}
+
+impl Tree {
+    /// As [`Tree::find`], noting each look.
+    pub fn explain(&self, c: &Connection, looks: &mut Vec<Look>) -> Found {
+        self.kind.explain(c, looks).or_else(|| {
+            let otherwise = self.on_no_match.as_ref()?;
+            looks.push(Look::new("no match", None, format!("on_no_match{}", otherwise.leads())));
+            otherwise.explain(c, looks)
+        })
+    }
+}
+
+impl OnMatch {
+    fn leads(&self) -> &'static str {
+        match self {
+            OnMatch::Chain(Some(_)) => ", a filter chain",
+            OnMatch::Chain(None) => ", a filter chain that there is none of",
+            OnMatch::Matcher(_) => ", a matcher",
+        }
+    }
+
+    fn explain(&self, c: &Connection, looks: &mut Vec<Look>) -> Found {
+        match self {
+            OnMatch::Chain(chain) => Some(*chain),
+            OnMatch::Matcher(tree) => tree.explain(c, looks),
+        }
+    }
+}
+
+impl Kind {
+    fn explain(&self, c: &Connection, looks: &mut Vec<Look>) -> Found {
+        let text = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
+        match self {
+            Kind::List(list) => list.iter().enumerate().filter(|(_, (p, _))| p.matches(c)).find_map(|(i, (p, m))| {
+                let (input, value) = match p {
+                    Predicate::Value(input, _) => (input.to_string(), input.read(c, |v| v.map(text))),
+                    _ => ("predicate".to_owned(), None),
+                };
+                looks.push(Look::new(input, value, format!("matchers[{i}]{}", m.leads())));
+                m.explain(c, looks)
+            }),
+            Kind::Exact(input, map) => {
+                let found = input.read(c, |v| v.and_then(|v| Some((format!("{:?}", text(v)), map.get(v)?))));
+                entry(input, c, found, looks)?.explain(c, looks)
+            }
+            Kind::Port(input, map) => {
+                let found = input.port(c).and_then(|p| Some((p.to_string(), map.get(&p)?)));
+                entry(input, c, found, looks)?.explain(c, looks)
+            }
+            Kind::Prefix(input, list) => input.read(c, |v| {
+                let v = v.unwrap_or_default();
+                list.iter().filter(|(p, _)| !v.is_empty() && v.starts_with(p)).find_map(|(p, m)| {
+                    let outcome = format!("prefix {:?}{}", text(p), m.leads());
+                    looks.push(Look::new(input.to_string(), Some(text(v)), outcome));
+                    m.explain(c, looks)
+                })
+            }),
+            Kind::Ip(input, tree) => {
+                let Some(ip) = input.ip(c) else {
+                    let _ = entry(input, c, None, looks);
+                    return None;
+                };
+                let range = tree.trie.longest(ip).map(|(range, _)| range.to_string()).unwrap_or_default();
+                let ranges = tree.trie.matches(ip).flatten().filter_map(|i| Some((i, tree.matchers.get(*i)?)));
+                let allowed: Vec<_> = ranges.enumerate().filter(|(i, (_, r))| *i == 0 || !r.exclusive).collect();
+                if allowed.is_empty() {
+                    let _ = entry(input, c, None, looks);
+                }
+                allowed.into_iter().find_map(|(_, (i, r))| {
+                    let outcome = format!("range_matchers[{i}] ({range}){}", r.on_match.leads());
+                    looks.push(Look::new(input.to_string(), Some(ip.to_string()), outcome));
+                    r.on_match.explain(c, looks)
+                })
+            }
+        }
+    }
+}
+
+/// Notes a look at a map.
+fn entry<'a>(
+    input: &Input,
+    c: &Connection,
+    found: Option<(String, &'a OnMatch)>,
+    looks: &mut Vec<Look>,
+) -> Option<&'a OnMatch> {
+    let value = input.read(c, |v| v.map(|v| String::from_utf8_lossy(v).into_owned()));
+    let outcome = match &found {
+        Some((entry, on_match)) => format!("entry {entry}{}", on_match.leads()),
+        None => "no entry".to_owned(),
+    };
+    looks.push(Look::new(input.to_string(), value, outcome));
+    found.map(|(_, on_match)| on_match)
 }
 
 impl Predicate {

@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod address;
+pub mod body;
 pub mod connection;
 pub mod filter;
 pub mod filter_state;
@@ -18,4 +19,5 @@ pub mod metadata;
 pub mod network;
 mod pem;
 pub mod set_filter_state;
+pub mod stats;
 pub mod stream;

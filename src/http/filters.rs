@@ -16,7 +16,7 @@ use waypost_xds::envoy::extensions::filters::http::router::v3 as router;
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use waypost_xds::google::protobuf::Any;
 
-use super::registry::{self, Known, Role};
+use super::registry::{self, Known, Role, Within};
 use crate::config::extension::{self, Discovered};
 use crate::config::{ConfigError, refuse, warn_ignored};
 use crate::route::{FilterEffect, FilterOverrides};
@@ -161,7 +161,7 @@ impl FilterConfig {
 }
 
 /// Builds the chain of a connection manager or of an upgrade; `path` is that of the list of filters.
-pub fn build_chain(filters: &[FilterConfig], path: &str) -> Result<Chain, ConfigError> {
+pub fn build_chain(filters: &[FilterConfig], path: &str, within: &Within<'_>) -> Result<Chain, ConfigError> {
     let end = filters.split_last().and_then(|(last, others)| Some((last, last.router()?, others)));
     let Some((last, router, others)) = end else {
         return Err(ConfigError::new(path, "the last filter must be the terminal filter envoy.filters.http.router"));
@@ -174,7 +174,7 @@ pub fn build_chain(filters: &[FilterConfig], path: &str) -> Result<Chain, Config
             return Err(ConfigError::new(&filter.path, reason));
         }
         // What a filter says is checked even where it is disabled.
-        let (type_name, built) = build(filter)?;
+        let (type_name, built) = build(filter, within)?;
         let (name, disabled) = (filter.name.clone(), filter.disabled);
         configured.push(Configured { name, type_name, disabled, filter: built });
     }
@@ -183,13 +183,13 @@ pub fn build_chain(filters: &[FilterConfig], path: &str) -> Result<Chain, Config
 }
 
 /// What a filter makes of its configuration, and the name of its type.
-fn build(filter: &FilterConfig) -> Result<(&'static str, registry::Built), ConfigError> {
+fn build(filter: &FilterConfig, within: &Within<'_>) -> Result<(&'static str, registry::Built), ConfigError> {
     let FilterConfig { source, path, is_optional, .. } = filter;
     match source {
         FilterSource::Inline(any) => {
             let type_name = any::type_name(any);
             match registry::find(&type_name) {
-                Some(known) => Ok((known.type_name, build_known(known, any, filter)?)),
+                Some(known) => Ok((known.type_name, build_known(known, any, filter, within)?)),
                 None => extension::unknown(&type_name, *is_optional, path).map(|()| ("", None)),
             }
         }
@@ -197,10 +197,15 @@ fn build(filter: &FilterConfig) -> Result<(&'static str, registry::Built), Confi
     }
 }
 
-fn build_known(known: &Known, any: &Any, filter: &FilterConfig) -> Result<registry::Built, ConfigError> {
+fn build_known(
+    known: &Known,
+    any: &Any,
+    filter: &FilterConfig,
+    within: &Within<'_>,
+) -> Result<registry::Built, ConfigError> {
     let path = &filter.path;
     match known.role {
-        Role::Build(build) => build(any, path),
+        Role::Build(build) => build(any, path, within),
         Role::Adds(missing) => {
             extension::checked(any, path)?;
             extension::warn_missing(known.type_name, missing, path);

@@ -1,5 +1,6 @@
 //! HTTP filters.
 
+pub mod compressor;
 pub mod header_mutation;
 pub mod peer_metadata;
 pub mod set_filter_state;
@@ -31,5 +32,6 @@ fn test_stream(headers: &[(&str, &str)]) -> crate::stream::HttpStream {
         response: None,
         response_trailers: None,
         reroute: false,
+        body: Default::default(),
     }
 }

@@ -27,6 +27,7 @@ use super::{
 use crate::config::{ConfigError, Context, extension, refuse, warn_ignored};
 use crate::discovery::source::Fetch;
 use crate::http::filters::{FilterConfig, build_chain};
+use crate::http::registry::Within;
 use crate::route::RouteTable;
 use crate::route::slot::Routes;
 
@@ -136,9 +137,11 @@ impl HttpConnectionManager {
             }
             None => return Err(ConfigError::new(at(path, "route_specifier"), "value is required")),
         };
+        let stat_prefix: Arc<str> = stat_prefix.into();
+        let within = Within { stats: cx.stats, stat_prefix: &stat_prefix };
         let filters_path = at(path, "http_filters");
         let filters = FilterConfig::list(http_filters, &filters_path)?;
-        let chain = Arc::new(build_chain(&filters, &filters_path)?);
+        let chain = Arc::new(build_chain(&filters, &filters_path, &within)?);
 
         Ok(Arc::new(HttpConnectionManager {
             codec: match inner::CodecType::try_from(codec_type) {
@@ -149,7 +152,7 @@ impl HttpConnectionManager {
                 Err(_) => return Err(unknown(path, "codec_type")),
             },
             stats: Stats::new(cx.stats, &stat_prefix),
-            stat_prefix: stat_prefix.into(),
+            stat_prefix: stat_prefix.clone(),
             timeouts: {
                 let idle = timeout(stream_idle_timeout, Some(Duration::from_secs(300)), path, "stream_idle_timeout")?;
                 Timeouts {
@@ -224,7 +227,7 @@ impl HttpConnectionManager {
                 strip_trailing_dot: strip_trailing_host_dot,
             },
             proxy_100_continue,
-            upgrades: upgrades(upgrade_configs, path)?,
+            upgrades: upgrades(upgrade_configs, path, &within)?,
             local_reply: LocalReplyConfig::compile(local_reply_config, &at(path, "local_reply_config"))?,
             access_logs: crate::config::access_log::compile(access_log, cx, &at(path, "access_log"))?,
             access_log_options: log_options(
@@ -422,7 +425,11 @@ fn escaped_slashes(action: i32, path: &str) -> Result<EscapedSlashes, ConfigErro
     })
 }
 
-fn upgrades(protos: Vec<inner::UpgradeConfig>, path: &str) -> Result<Vec<UpgradeConfig>, ConfigError> {
+fn upgrades(
+    protos: Vec<inner::UpgradeConfig>,
+    path: &str,
+    within: &Within<'_>,
+) -> Result<Vec<UpgradeConfig>, ConfigError> {
     let mut upgrades: Vec<UpgradeConfig> = Vec::new();
     for (i, inner::UpgradeConfig { upgrade_type, filters, enabled }) in protos.into_iter().enumerate() {
         let path = format!("{path}.upgrade_configs[{i}]");
@@ -433,7 +440,7 @@ fn upgrades(protos: Vec<inner::UpgradeConfig>, path: &str) -> Result<Vec<Upgrade
             None
         } else {
             let path = at(&path, "filters");
-            Some(Arc::new(build_chain(&FilterConfig::list(filters, &path)?, &path)?))
+            Some(Arc::new(build_chain(&FilterConfig::list(filters, &path)?, &path, within)?))
         };
         upgrades.push(UpgradeConfig { kind: upgrade_type.into(), enabled: boolean(enabled, true), chain });
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ::http::HeaderMap;
 
 use crate::address::Address;
+use crate::body::Body;
 use crate::connection::Connection;
 use crate::connection::TlsSession;
 use crate::filter_state::{FilterState, Object};
@@ -27,6 +28,8 @@ pub struct HttpStream {
     pub response_trailers: Option<HeaderMap>,
     /// Set by a filter that changed what routing depends on (`clear_route_cache`).
     pub reroute: bool,
+    /// What filters make of the response's body.
+    pub body: Body,
 }
 
 /// What happened to a stream so far.

@@ -1,5 +1,7 @@
 //! Holds docs/not-yet.md to the tables in the code.
 
+use waypost_filters::http::compressor;
+
 use crate::config::access_log;
 use crate::http::config::TRACERS;
 use crate::http::registry::{self, Role};
@@ -25,6 +27,7 @@ fn tables() -> Vec<(&'static str, Vec<String>)> {
     vec![
         ("HTTP filters", http.collect()),
         ("Network filters", tcp.collect()),
+        ("Compressor libraries", list(compressor::NOT_BUILT)),
         ("Access logs", list(access_log::NOT_BUILT)),
         ("Tracers", list(TRACERS)),
     ]

@@ -487,7 +487,8 @@ fn tunnel_headers(tunneling: &Tunneling, session: &Session) -> HeaderMap {
         headers: HeaderMap::new(),
         original_path: None,
     };
-    let mut stream = HttpStream { info, request, response: None, response_trailers: None, reroute: false };
+    let mut stream =
+        HttpStream { info, request, response: None, response_trailers: None, reroute: false, body: Default::default() };
     tunneling.headers.apply_request(&mut stream);
     stream.request.headers
 }

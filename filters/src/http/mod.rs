@@ -1,5 +1,6 @@
 //! HTTP filters.
 
+pub mod alpn;
 pub mod header_mutation;
 pub mod peer_metadata;
 pub mod set_filter_state;

@@ -235,6 +235,7 @@ pub fn process(settings: &Settings) -> Process {
     Process {
         node_id: settings.node.id.clone(),
         node_cluster: settings.node.cluster.clone(),
+        node_metadata: Arc::new(settings.node.metadata.clone().map(json_of_struct).unwrap_or_default()),
         reject_unknown_dynamic: false,
         strip_fragment: lookup("envoy.reloadable_features.http_reject_path_with_fragment") == Some("false"),
     }

@@ -27,6 +27,7 @@ use waypost_filters::filter_state::FilterState;
 use waypost_filters::listener::proxy_protocol::ProxyProtocol;
 use waypost_filters::listener::tls_inspector::TlsInspector;
 use waypost_filters::metadata::Metadata;
+use waypost_filters::network::metadata_exchange::MetadataExchange;
 
 use self::chain_match::{ChainMatch, FilterDisabled};
 use self::drain::ChainState;
@@ -110,6 +111,8 @@ pub struct FilterChain {
     pub handshake_timeout: Option<Duration>,
     /// Network filters in front of the last.
     pub network: Arc<[Box<dyn NetworkFilter>]>,
+    /// What is said to clients that agree to it (`istio.metadata_exchange`).
+    pub exchange: Option<Arc<MetadataExchange>>,
     /// The last one.
     pub terminal: Terminal,
 }
@@ -124,6 +127,7 @@ impl FilterChain {
             tls: self.tls.clone(),
             handshake_timeout: self.handshake_timeout,
             network: self.network.clone(),
+            exchange: self.exchange.clone(),
             terminal: self.terminal.clone(),
         }
     }

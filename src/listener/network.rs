@@ -3,9 +3,12 @@
 //! As among HTTP filters, one that guards and is not built closes its connections, one that only adds is passed over with one warning, and a
 //! type in no list is refused.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message;
 use waypost_filters::filter::NetworkFilter;
+use waypost_filters::network::metadata_exchange::MetadataExchange;
 use waypost_filters::network::set_filter_state::SetFilterState;
 use waypost_filters::network::unsupported::Unsupported;
 use waypost_xds::any;
@@ -17,7 +20,7 @@ use waypost_xds::google::protobuf::Any;
 use super::Terminal;
 use crate::config::convert::data_source;
 use crate::config::extension::{self, Discovered};
-use crate::config::{ConfigError, Context};
+use crate::config::{ConfigError, Context, peers};
 use crate::http::config::HttpConnectionManager;
 use crate::tcp_proxy::TcpProxy;
 
@@ -39,6 +42,8 @@ pub enum Role {
     Build(fn(&Any, &str) -> Result<Built, ConfigError>),
     /// It is built, and takes the bytes.
     Terminal(fn(&Any, &Context<'_>, &str) -> Result<Terminal, ConfigError>),
+    /// It is built, and changes the byte stream itself (`istio.metadata_exchange`).
+    Exchange,
     /// It guards and is not built yet: closed, unless the function finds in the checked wire form that this configuration refuses nothing.
     Guards(fn(&[u8]) -> bool),
     /// It would take the bytes and is not built yet: closed.
@@ -91,7 +96,7 @@ pub static FILTERS: &[Known] = &[
         role: Role::Build(|any, path| Ok(Box::new(SetFilterState::compile(any::unpack(any, path)?, path)?))),
     },
     // What Istio sends and no connection is refused by.
-    adds("envoy.tcp.metadataexchange.config.MetadataExchange", "peers are not told apart in telemetry"),
+    Known { type_name: "envoy.tcp.metadataexchange.config.MetadataExchange", role: Role::Exchange },
     adds("stats.PluginConfig", "Istio's metrics are not kept"),
     adds("envoy.extensions.network_filters.peer_metadata.Config", "peers are not told apart in telemetry"),
     adds(
@@ -137,18 +142,27 @@ fn rbac_refuses_nothing(wire: &[u8]) -> bool {
 /// What a filter comes to.
 enum Kind {
     Before(Built),
+    Exchange(Arc<MetadataExchange>),
     Terminal(Terminal),
     /// A filter that would take the bytes, closed.
     Closed,
     Nothing,
 }
 
-/// The filters of a chain before the last, and the last.
-pub type Compiled = (Vec<Built>, Terminal);
+/// The filters of a chain.
+pub struct Compiled {
+    /// Those before the last.
+    pub before: Vec<Built>,
+    /// `istio.metadata_exchange`.
+    pub exchange: Option<Arc<MetadataExchange>>,
+    /// The last.
+    pub terminal: Terminal,
+}
 
 /// Compiles `filters`; `path` is that of the filter chain.
 pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result<Compiled, ConfigError> {
     let mut before: Vec<Built> = Vec::new();
+    let mut exchange = None;
     let mut terminal = Terminal::Nothing;
     let count = filters.len();
     for (i, v3::Filter { name, config_type }) in filters.into_iter().enumerate() {
@@ -183,14 +197,15 @@ pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result
             }
             Kind::Terminal(t) => terminal = t,
             Kind::Closed => before.push(Box::new(Unsupported::new(&name))),
-            Kind::Before(_) | Kind::Nothing if last => {
+            Kind::Before(_) | Kind::Exchange(_) | Kind::Nothing if last => {
                 return Err(ConfigError::new(path, format!("{name} cannot be the last filter of its chain")));
             }
             Kind::Before(f) => before.push(f),
+            Kind::Exchange(f) => exchange = Some(f),
             Kind::Nothing => {}
         }
     }
-    Ok((before, terminal))
+    Ok(Compiled { before, exchange, terminal })
 }
 
 /// What becomes of connections on a chain with a guard that is not built.
@@ -203,6 +218,7 @@ fn filter(name: &str, any: &Any, cx: &Context<'_>, path: &str) -> Result<Kind, C
     };
     Ok(match known.role {
         Role::Build(build) => Kind::Before(build(any, path)?),
+        Role::Exchange => Kind::Exchange(peers::exchange(any, cx, path)?),
         Role::Terminal(build) => Kind::Terminal(build(any, cx, path)?),
         Role::Adds(missing) => {
             extension::checked(any, path)?;

@@ -25,6 +25,7 @@ mod original_dst;
 mod pools;
 mod routes;
 mod secrets;
+mod sidecars;
 mod silence;
 mod streams;
 mod tunnels;

@@ -13,6 +13,7 @@ use crate::connection::TlsSession;
 use crate::filter_state::{FilterState, Object};
 use crate::flags::Flags;
 use crate::head::{Protocol, RequestHead, ResponseHead};
+use crate::http::alpn::AlpnOverrides;
 use crate::metadata::Metadata;
 
 /// One HTTP request and what has become of it. Filters get it mutably.
@@ -117,6 +118,8 @@ pub struct Upstream {
     pub protocol: Option<Protocol>,
     /// A number of the upstream connection.
     pub connection_id: Option<u64>,
+    /// What `istio.alpn` says that its TLS offers.
+    pub alpn: Option<Arc<AlpnOverrides>>,
 }
 
 /// A cluster's names.

@@ -19,7 +19,7 @@ fn tables() -> Vec<(&'static str, Vec<String>)> {
         Role::Adds(missing) => Some(row(k.type_name, &format!("passed over: {missing}"))),
     });
     let tcp = network::FILTERS.iter().filter_map(|k| match k.role {
-        network::Role::Build(_) | network::Role::Terminal(_) => None,
+        network::Role::Build(_) | network::Role::Exchange | network::Role::Terminal(_) => None,
         network::Role::Guards(_) | network::Role::Closed => Some(row(k.type_name, "closed")),
         network::Role::Adds(missing) => Some(row(k.type_name, &format!("passed over: {missing}"))),
     });

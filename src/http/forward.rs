@@ -110,8 +110,7 @@ pub async fn forward(
         let ended = moved.request_ended && !upgrading;
         timers.begin_attempt(moved.request_ended);
         let opened = {
-            let opening =
-                open(&worker, &cluster, &host, &sharing, &active.http.request, active.http.info.protocol, ended);
+            let opening = open(&worker, &cluster, &host, &sharing, &active.http.request, &active.http.info, ended);
             exchange::guard(&mut down, &mut timers, opening).await
         };
         let failure = match opened {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use prost::Message;
 use waypost_filters::filter::HttpFilter;
+use waypost_filters::http::alpn::Alpn;
 use waypost_filters::http::compressor::{Compiled, Compressor};
 use waypost_filters::http::header_mutation::HeaderMutation;
 use waypost_filters::http::peer_metadata::PeerMetadata;
@@ -154,11 +155,9 @@ pub static FILTERS: &[Known] = &[
     })
     .routed("envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"),
     adds("stats.PluginConfig", "Istio's metrics are not kept", None),
-    adds(
-        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-        "upstream TLS offers the cluster's own ALPN names",
-        None,
-    ),
+    built("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", |any, path, _| {
+        Ok(Alpn::compile(any::unpack(any, path)?, path)?.map(|f| Arc::new(f) as Arc<dyn HttpFilter>))
+    }),
     adds("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", "gRPC statistics are not kept", None),
     adds("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", "gRPC-Web is passed on as it is", None),
     // These two are in every chain, and do what routes tell them.

@@ -21,6 +21,7 @@ use waypost_filters::stream::{HttpStream, StreamInfo, WireBytes};
 
 use crate::cluster::connect::{ConnectError, Sharing, UpstreamInfo, connect};
 use crate::cluster::pool::H2Lease;
+use crate::cluster::tls_options::{Speaks, TlsOptions};
 use crate::cluster::{Cluster, ClusterSlot, Discovery, Host, OriginalDst, UpstreamProtocol};
 use crate::listener::drain::ChainState;
 use crate::listener::serve::Served;
@@ -245,6 +246,7 @@ async fn gone(io: &mut Io) {
         },
         Io::Tunnel(t) => t.gone().await,
         Io::Replay(r) => Box::pin(gone(&mut r.1)).await,
+        Io::Exchanged(e) => Box::pin(gone(&mut e.io)).await,
         Io::TlsServer(tls) => Box::pin(gone(tls.get_mut().0)).await,
         _ => std::future::pending().await,
     }
@@ -284,7 +286,7 @@ async fn open(worker: &Rc<Worker>, session: &mut Session) -> Result<Io, ()> {
         let sharing = Sharing::of(&session.info.connection, Some(&session.info.filter_state));
         let opened = match &proxy.tunneling {
             Some(tunneling) => open_tunnel(worker, tunneling, &cluster, &host, &sharing, session).await,
-            None => open_plain(worker, &cluster, &host, &sharing, session).await,
+            None => open_plain(worker, &cluster, &host, &sharing, Speaks::Bytes, session).await,
         };
         match opened {
             Ok(io) => {
@@ -368,13 +370,15 @@ async fn open_plain(
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
     sharing: &Sharing,
+    speaks: Speaks,
     session: &mut Session,
 ) -> Result<Io, ConnectError> {
     let Some(permit) = cluster.limits.connections.take() else {
         cluster.stats.upstream_cx_overflow.inc();
         return Err(ConnectError::Overflow);
     };
-    let connected = connect(worker, cluster, host, sharing, None, Some(permit)).await?;
+    let asked = TlsOptions::of(host, &session.info);
+    let connected = connect(worker, cluster, host, sharing, &asked, speaks, Some(permit)).await?;
     session.info.upstream.local = Some(connected.upstream.local.clone());
     session.info.upstream.tls = connected.upstream.tls.clone();
     session.info.upstream.connection_id = Some(connected.upstream.id);
@@ -394,10 +398,10 @@ async fn open_tunnel(
     if cluster.http.protocol == UpstreamProtocol::Http1 {
         return open_h1_tunnel(worker, tunneling, cluster, host, sharing, session, authority).await;
     }
-    let pool = worker.pool(cluster, host, sharing, &None, true);
+    let pool = worker.pool(cluster, host, sharing, &TlsOptions::of(host, &session.info), true);
     let mut stale = 0;
     let (lease, timeout, response, send) = loop {
-        let lease = pool.h2(worker, None).await?;
+        let lease = pool.h2(worker).await?;
         let upstream = lease.conn.upstream.clone();
         session.info.upstream.local = Some(upstream.local.clone());
         session.info.upstream.tls = upstream.tls.clone();
@@ -504,7 +508,7 @@ async fn open_h1_tunnel(
     authority: Vec<u8>,
 ) -> Result<Io, ConnectError> {
     use crate::http::h1;
-    let mut io = open_plain(worker, cluster, host, sharing, session).await?;
+    let mut io = open_plain(worker, cluster, host, sharing, Speaks::Http1, session).await?;
     session.info.upstream.protocol = Some(Protocol::Http11);
     let method = if tunneling.post.is_some() { Method::POST } else { Method::CONNECT };
     let head = RequestHead {

@@ -1,5 +1,6 @@
 //! HTTP filters.
 
+pub mod alpn;
 pub mod compressor;
 pub mod header_mutation;
 pub mod missing_config;

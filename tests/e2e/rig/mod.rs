@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub use self::backend::{Backend, Gate, ok};
-pub use self::certs::{Ca, Pair, tls_to};
+pub use self::certs::{Ca, Pair, tls_offering, tls_to};
 pub use self::config::{Config, H2_UPSTREAM, TO_A, cluster, hcm, http_options, log_to, pipe, socket, tcp_proxy};
 pub use self::control::ControlPlane;
 pub use self::h2::{H2, h2_echo, read_all};

@@ -14,7 +14,8 @@ use crate::cluster::tls_options::TlsOptions;
 use crate::cluster::{Cluster, Host, UpstreamProtocol};
 use crate::worker::Worker;
 
-/// How many connections that have ended unnoticed a request may meet. Each is met once; the number only ends the loop.
+/// How many new connections that take no request a request may meet. Those that have ended or said goodbye unnoticed do not count: each is
+/// met once, and a host that goes says goodbye on all that it has.
 const STALE_LIMIT: u32 = 3;
 
 /// Gets a connection and begins the exchange.
@@ -55,10 +56,11 @@ pub async fn open(
         } else {
             pool.h2(worker).await.map_err(Failure::Connect)?
         };
+        let new = lease.conn.upstream.requests.get() == 0;
         match H2Client::begin(lease, head, end).await {
             Ok(client) => return Ok(Upstream::H2(Box::new(client))),
             // The connection had ended or said goodbye, and the pool did not know yet: nothing has been sent, and it knows now.
-            Err(Broken::Refused) if stale < STALE_LIMIT => stale += 1,
+            Err(Broken::Refused) if stale < STALE_LIMIT => stale += u32::from(new),
             Err(broken) => return Err(Failure::Broken(broken)),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use h2::Reason;
 use http::{HeaderMap, Method, Request, Uri};
 use waypost_filters::access_log::AccessLog;
 use waypost_filters::connection::Connection;
@@ -76,7 +77,7 @@ pub struct TcpStats {
     pub upstream_flush_active: Gauge,
 }
 
-/// How many connections that have ended unnoticed a tunnel may meet. Each is met once; the number only ends the loop.
+/// How many new connections that take no tunnel a tunnel may meet; those that have ended or said goodbye unnoticed do not count.
 const STALE_LIMIT: u32 = 3;
 
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
@@ -400,7 +401,7 @@ async fn open_tunnel(
     }
     let pool = worker.pool(cluster, host, sharing, &TlsOptions::of(host, &session.info), true);
     let mut stale = 0;
-    let (lease, timeout, response, send) = loop {
+    let (lease, response, send) = loop {
         let lease = pool.h2(worker).await?;
         let upstream = lease.conn.upstream.clone();
         session.info.upstream.local = Some(upstream.local.clone());
@@ -408,37 +409,37 @@ async fn open_tunnel(
         session.info.upstream.protocol = Some(Protocol::Http2);
         session.info.upstream.connection_id = Some(upstream.id);
         let request = tunnel_request(tunneling, authority.clone(), session)?;
+        let new = upstream.requests.get() == 0;
         upstream.requests.set(upstream.requests.get() + 1);
         let timeout = Instant::now() + cluster.connect_timeout;
         let mut sender = lease.conn.sender.clone();
         let sent = timeout_at(Some(timeout), async {
             std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
             sender.send_request(request, false)
-        })
-        .await;
-        match sent {
-            Some(Ok((response, send))) => break (lease, timeout, response, send),
-            Some(Err(e)) => {
-                // The connection had ended or said goodbye unnoticed. Nothing was sent on it, so another one may be asked.
-                lease.conn.retire();
-                stale += 1;
-                if stale > STALE_LIMIT {
-                    return Err(ConnectError::Failed(e.to_string().into()));
+        });
+        let (error, unseen) = match sent.await {
+            Some(Ok((response, send))) => match timeout_at(Some(timeout), response).await {
+                Some(Ok(response)) => break (lease, response, send),
+                // A goodbye that names an earlier stream: this one was not looked at (RFC 9113, 6.8), and nothing of the client's was sent.
+                Some(Err(e)) => {
+                    let unseen = e.is_remote() && e.is_go_away() && e.reason() == Some(Reason::NO_ERROR);
+                    (e, unseen)
                 }
-            }
+                None => return Err(ConnectError::Timeout),
+            },
+            // The connection had ended or said goodbye unnoticed. Nothing was sent on it.
+            Some(Err(e)) => (e, true),
             None => return Err(ConnectError::Timeout),
+        };
+        // An error of the connection, not of the stream: it can carry no more.
+        if !error.is_reset() {
+            lease.conn.retire();
         }
-    };
-    let response = match timeout_at(Some(timeout), response).await {
-        Some(Ok(response)) => response,
-        Some(Err(e)) => {
-            // An error of the connection, not of the stream: it can carry no more.
-            if !e.is_reset() {
-                lease.conn.retire();
-            }
-            return Err(ConnectError::Failed(e.to_string().into()));
+        // Another connection may be asked. One after another that is used no more is met once; a new one should not refuse.
+        stale += u32::from(new);
+        if !unseen || stale > STALE_LIMIT {
+            return Err(ConnectError::Failed(error.to_string().into()));
         }
-        None => return Err(ConnectError::Timeout),
     };
     if !response.status().is_success() {
         return Err(ConnectError::Failed(format!("tunnel_response_{}", response.status().as_u16()).into()));

@@ -18,7 +18,7 @@ use crate::listener;
 use crate::observe::access_log::AccessLogFiles;
 use crate::observe::stats::Store;
 use crate::overload::Overload;
-use crate::route::slot::{RouteSlots, Routes};
+use crate::route::slot::RouteSlots;
 use crate::tls::SecretStore;
 
 /// Reads a bootstrap: a file, text that is merged over it, or both. `strict` refuses fields that the API does not have.
@@ -294,12 +294,10 @@ pub fn check_clusters(chains: &listener::Chains, clusters: &ClusterTable, path: 
     for (i, chain) in chains.all.iter().enumerate() {
         let missing = match &chain.terminal {
             // Routes of the listener itself are checked unless they ask for it not to be done.
-            listener::Terminal::Http(hcm) => match &hcm.routes {
-                Routes::Here(table) if table.validate_clusters != Some(false) => {
-                    table.referenced_clusters().find(|c| !known(c)).cloned()
-                }
-                _ => None,
-            },
+            listener::Terminal::Http(hcm) => {
+                let checked = hcm.routes.inline().filter(|t| t.validate_clusters != Some(false));
+                checked.flat_map(|t| t.referenced_clusters()).find(|c| !known(c)).cloned()
+            }
             listener::Terminal::Tcp(proxy) => {
                 // tcp_proxy is not checked by Envoy: the connection is closed with flag NC.
                 let _ = proxy;

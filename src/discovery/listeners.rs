@@ -7,7 +7,6 @@ use waypost_xds::client::Update;
 use waypost_xds::envoy::config::listener::v3;
 
 use super::apply::{Decoded, Failures};
-use super::fetch::Subject;
 use super::init::Stage;
 use super::{Manager, Type};
 use crate::admin::Kind;
@@ -15,6 +14,7 @@ use crate::config::bootstrap::check_clusters;
 use crate::listener::compile::Compiled;
 use crate::listener::manager::{ListenerError, ListenerManager, Pending, Prepared};
 use crate::listener::{Chains, Terminal};
+use crate::route::slot::Routes;
 
 /// Listeners in force, and those that are not yet.
 pub(super) struct Listeners {
@@ -162,14 +162,11 @@ impl Manager {
         chains.all.iter().all(|chain| {
             chain.tls.as_ref().is_none_or(|t| t.settled())
                 && match &chain.terminal {
-                    Terminal::Http(hcm) => hcm.routes.slot().is_none_or(|slot| {
-                        slot.current.load().is_some()
-                            || self.fetches.settled(&Subject {
-                                kind: Type::Route,
-                                source: slot.fetch.source.clone(),
-                                name: slot.name.clone(),
-                            })
-                    }),
+                    Terminal::Http(hcm) => match &hcm.routes {
+                        Routes::Here(_) => true,
+                        Routes::Slot(slot) => self.routes_are_warm(slot),
+                        Routes::Scoped(scoped) => self.scopes_are_warm(scoped),
+                    },
                     _ => true,
                 }
         })
@@ -177,6 +174,7 @@ impl Manager {
 
     /// Forgets what nothing uses any more.
     pub(super) fn sweep(&mut self) {
+        self.sweep_scopes();
         self.sweep_routes();
         self.sweep_secrets();
     }

@@ -76,7 +76,7 @@ pub struct HttpConnectionManager {
     pub access_logs: Vec<AccessLog>,
     /// When lines are written before the end.
     pub access_log_options: AccessLogOptions,
-    /// `route_config` or `rds`
+    /// `route_config`, `rds` or `scoped_routes`
     pub routes: Routes,
     /// `http_filters` as configured, for the chains of routes that override them.
     pub filters: Vec<FilterConfig>,

@@ -24,6 +24,7 @@ mod listeners;
 mod original_dst;
 mod pools;
 mod routes;
+mod scopes;
 mod secrets;
 mod silence;
 mod streams;

@@ -96,7 +96,7 @@ fn what_is_not_built_is_refused_with_its_path() {
         ("hcm.rds.config_source: config source must be set", |p| {
             p.route_specifier = Some(inner::RouteSpecifier::Rds(Default::default()))
         }),
-        ("hcm.scoped_routes: not supported yet", |p| {
+        ("hcm.scoped_routes.name: value length must be at least 1 characters", |p| {
             p.route_specifier = Some(inner::RouteSpecifier::ScopedRoutes(Default::default()));
         }),
         ("hcm.route_specifier: value is required", |p| p.route_specifier = None),

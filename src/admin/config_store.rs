@@ -50,6 +50,17 @@ pub struct Failed {
     pub at: SystemTime,
 }
 
+/// The scopes of SRDS under the name that a connection manager has for them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DumpedScopes {
+    /// The version of the last response.
+    pub version: String,
+    /// When it came.
+    pub updated: SystemTime,
+    /// Each scope's name and message.
+    pub scopes: Vec<(String, Any)>,
+}
+
 /// All resources, and the bootstrap.
 #[derive(Debug, Default)]
 pub struct ConfigStore {
@@ -68,6 +79,8 @@ pub(super) struct Inner {
     /// Refused, without one that had been accepted.
     pub refused: BTreeMap<Kind, BTreeMap<String, Failed>>,
     pub versions: BTreeMap<Kind, String>,
+    /// By the name of the whole.
+    pub scopes: BTreeMap<String, DumpedScopes>,
 }
 
 impl ConfigStore {
@@ -144,6 +157,15 @@ impl ConfigStore {
     /// The version of the last response that was accepted (`version_info` of clusters and listeners).
     pub fn set_version(&self, kind: Kind, version: &str) {
         self.lock().versions.insert(kind, version.to_owned());
+    }
+
+    /// Keeps the scopes of a name, or forgets them.
+    pub fn set_scopes(&self, name: &str, scopes: Option<DumpedScopes>) {
+        let mut inner = self.lock();
+        match scopes {
+            Some(scopes) => inner.scopes.insert(name.to_owned(), scopes),
+            None => inner.scopes.remove(name),
+        };
     }
 
     /// Whether the newest content of a resource, in force or waiting, is just this.

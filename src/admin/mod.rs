@@ -21,7 +21,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
-pub use self::config_store::{ConfigStore, Failed, Kind, Resource};
+pub use self::config_store::{ConfigStore, DumpedScopes, Failed, Kind, Resource};
 pub use self::launch::{keep_static, launch};
 pub use self::server::{AdminConfig, start};
 pub use self::state::{AdminState, RuntimeLayer};

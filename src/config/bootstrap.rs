@@ -16,7 +16,6 @@ use crate::discovery::source::Fetch;
 use crate::discovery::{Dynamic, RuntimeSource};
 use crate::listener;
 use crate::overload::Overload;
-use crate::route::slot::Routes;
 
 /// Reads a bootstrap: a file, text that is merged over it, or both. `strict` refuses fields that the API does not have.
 pub fn read(path: &str, over: &str, strict: bool) -> Result<v3::Bootstrap, ConfigError> {
@@ -284,12 +283,10 @@ pub fn check_clusters(chains: &listener::Chains, clusters: &ClusterTable, path: 
     for (i, chain) in chains.all.iter().enumerate() {
         let missing = match &chain.terminal {
             // Routes of the listener itself are checked unless they ask for it not to be done.
-            listener::Terminal::Http(hcm) => match &hcm.routes {
-                Routes::Here(table) if table.validate_clusters != Some(false) => {
-                    table.referenced_clusters().find(|c| !known(c)).cloned()
-                }
-                _ => None,
-            },
+            listener::Terminal::Http(hcm) => {
+                let checked = hcm.routes.inline().filter(|t| t.validate_clusters != Some(false));
+                checked.flat_map(|t| t.referenced_clusters()).find(|c| !known(c)).cloned()
+            }
             listener::Terminal::Tcp(proxy) => {
                 // tcp_proxy is not checked by Envoy: the connection is closed with flag NC.
                 let _ = proxy;

@@ -114,6 +114,7 @@ impl Manager {
             Type::Endpoints => self.apply_endpoints(source, update),
             Type::Listener => self.apply_listeners(update),
             Type::Route => self.apply_routes(source, update),
+            Type::ScopedRoutes => self.apply_scopes(source, update),
             Type::Secret => self.apply_secrets(source, update),
             Type::Extension => self.apply_extensions(source, update),
             Type::Runtime => self.apply_runtime(update),
@@ -244,6 +245,6 @@ fn dump_kind(kind: Type) -> Option<Kind> {
         Type::Route => Some(Kind::Route),
         Type::Secret => Some(Kind::Secret),
         Type::Extension => Some(Kind::Extension),
-        Type::Runtime | Type::Workload => None,
+        Type::ScopedRoutes | Type::Runtime | Type::Workload => None,
     }
 }

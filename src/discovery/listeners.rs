@@ -17,6 +17,7 @@ use crate::config::extension::Discovery;
 use crate::listener::compile::Compiled;
 use crate::listener::manager::{ListenerError, ListenerManager, Pending, Prepared};
 use crate::listener::{Chains, Terminal};
+use crate::route::slot::Routes;
 
 /// Listeners in force, and those that are not yet.
 pub(super) struct Listeners {
@@ -164,10 +165,11 @@ impl Manager {
                 && match &chain.terminal {
                     Terminal::Http(hcm) => {
                         hcm.discovered().all(|d| self.extension_is_warm(d))
-                            && hcm.routes.slot().is_none_or(|slot| {
-                                slot.current.load().is_some()
-                                    || self.is_settled(Type::Route, &slot.fetch.source, &slot.name)
-                            })
+                            && match &hcm.routes {
+                                Routes::Here(_) => true,
+                                Routes::Slot(slot) => self.routes_are_warm(slot),
+                                Routes::Scoped(scoped) => self.scopes_are_warm(scoped),
+                            }
                     }
                     _ => true,
                 }
@@ -185,6 +187,7 @@ impl Manager {
 
     /// Forgets what nothing uses any more.
     pub(super) fn sweep(&mut self) {
+        self.sweep_scopes();
         self.sweep_routes();
         self.sweep_extensions();
         self.sweep_secrets();

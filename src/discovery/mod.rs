@@ -18,6 +18,7 @@ mod init;
 mod listeners;
 mod routes;
 mod runtime;
+mod scopes;
 mod secrets;
 pub mod source;
 mod stats;
@@ -39,6 +40,7 @@ use self::clusters::Clusters;
 use self::fetch::{Fetches, Subject};
 use self::init::Init;
 use self::listeners::Listeners;
+use self::scopes::AllScopes;
 use self::stats::{ManagerStats, SubscriptionStats};
 use self::streams::{StreamId, Streams};
 pub use self::workloads::Workloads;
@@ -64,6 +66,8 @@ pub enum Type {
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration`
     Route,
+    /// `envoy.config.route.v3.ScopedRouteConfiguration`
+    ScopedRoutes,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret`
     Secret,
     /// `envoy.config.core.v3.TypedExtensionConfig`
@@ -75,11 +79,12 @@ pub enum Type {
 }
 
 impl Type {
-    const ALL: [Type; 8] = [
+    const ALL: [Type; 9] = [
         Type::Cluster,
         Type::Endpoints,
         Type::Listener,
         Type::Route,
+        Type::ScopedRoutes,
         Type::Secret,
         Type::Extension,
         Type::Runtime,
@@ -93,6 +98,7 @@ impl Type {
             Type::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Type::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Type::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Type::ScopedRoutes => "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration",
             Type::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Type::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Type::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
@@ -181,6 +187,7 @@ pub struct Manager {
     secret_slots: HashMap<Subject, Arc<SecretSlot>>,
     clusters: Clusters,
     listeners: Listeners,
+    scopes: AllScopes,
     init: Init,
     /// When memory is given back that a large update has left.
     tidy_at: Option<Instant>,
@@ -229,6 +236,7 @@ impl Manager {
             secret_slots: HashMap::new(),
             clusters: Clusters::default(),
             listeners: Listeners::new(listeners, compiled),
+            scopes: AllScopes::default(),
             init: Init::default(),
             tidy_at: None,
         }

@@ -1,5 +1,6 @@
 //! RDS: route tables by name.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use waypost_xds::client::Update;
@@ -12,6 +13,7 @@ use super::{Manager, Type};
 use crate::admin::Kind;
 use crate::config::ConfigError;
 use crate::route::RouteTable;
+use crate::route::slot::RouteSlot;
 
 impl Manager {
     /// Asks for the tables that compiled listeners name, and no more for those that nothing names.
@@ -23,6 +25,16 @@ impl Manager {
                 self.count_subject(Type::Route, source, &slot.name, &slot.prefix);
             }
         }
+    }
+
+    /// Whether nothing waits for a table any more.
+    pub(super) fn routes_are_warm(&self, slot: &RouteSlot) -> bool {
+        slot.current.load().is_some()
+            || self.fetches.settled(&Subject {
+                kind: Type::Route,
+                source: slot.fetch.source.clone(),
+                name: slot.name.clone(),
+            })
     }
 
     /// Forgets tables that nothing uses any more.
@@ -69,7 +81,7 @@ impl Manager {
     }
 
     /// With `validate_clusters` all clusters must exist; over RDS it is off unless it is asked for.
-    fn check_routes(&self, table: std::sync::Arc<RouteTable>) -> Result<std::sync::Arc<RouteTable>, ConfigError> {
+    pub(super) fn check_routes(&self, table: Arc<RouteTable>) -> Result<Arc<RouteTable>, ConfigError> {
         if table.validate_clusters == Some(true) {
             let known = |name: &str| self.parts.shared.clusters.find(name).is_some_and(|s| s.current.load().is_some());
             if let Some(missing) = table.referenced_clusters().find(|c| !known(c)) {

@@ -38,6 +38,8 @@ impl SubscriptionStats {
             Type::Cluster => "cluster_manager.cds.".to_owned(),
             Type::Listener => "listener_manager.lds.".to_owned(),
             Type::Route => format!("http.{owner}.rds.{name}."),
+            // All scopes are one subject: the owner has their name.
+            Type::ScopedRoutes => format!("http.{owner}."),
             Type::Secret => format!("sds.{name}."),
             Type::Extension => format!("extension_config_discovery.{owner}.{name}."),
             Type::Runtime => format!("runtime.{name}."),

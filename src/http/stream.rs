@@ -483,10 +483,14 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         return active.reply(&mut down, None, reply, None).await;
     }
     // One table for the whole request, whatever RDS does meanwhile.
-    let table = hcm.routes.load();
+    let mut table = hcm.routes.load(&active.http.request);
     let internal_only = table.get().map_or(&[][..], |t| &t.internal_only_headers);
     if let Err(reply) = mutate_request(&hcm, internal_only, &mut active.http) {
         return active.reply(&mut down, None, *reply, None).await;
+    }
+    if hcm.routes.scoped() {
+        // What the key is made of may have changed.
+        table = hcm.routes.load(&active.http.request);
     }
     let random = connection.worker.random();
     let mut route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
@@ -521,6 +525,9 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         }
     }
     if std::mem::take(&mut active.http.reroute) {
+        if hcm.routes.scoped() {
+            table = hcm.routes.load(&active.http.request);
+        }
         route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
         note_route(&mut active.http.info, route.as_ref());
         if let Some(details) = route.as_ref().and_then(|r| chain.closed_on(&r.filters)) {

@@ -21,6 +21,9 @@ mod matching;
 mod redirect;
 mod retry;
 mod rewrite;
+pub mod scopes;
+#[cfg(test)]
+mod scopes_tests;
 pub mod slot;
 #[cfg(test)]
 mod tests;

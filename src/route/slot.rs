@@ -4,18 +4,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
+use waypost_filters::head::RequestHead;
 
 use super::RouteTable;
+use super::scopes::{ScopeTable, ScopedRoutes};
 use crate::discovery::source::{Fetch, Source};
 use crate::http::config::KnownSettings;
 
 /// Where a connection manager's routes are: in its own configuration, or in a slot that RDS fills.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Routes {
     /// `route_config`
     Here(Arc<RouteTable>),
     /// `rds`
     Slot(Arc<RouteSlot>),
+    /// `scoped_routes`
+    Scoped(Box<ScopedRoutes>),
 }
 
 /// A route table while a request uses it. A guard costs no reference count, so no cache line that other workers write.
@@ -24,6 +28,10 @@ pub enum TableRef<'a> {
     Here(&'a RouteTable),
     /// What the slot held when the request came.
     Loaded(Guard<Option<Arc<RouteTable>>>),
+    /// One that a scope of SRDS brought with it.
+    Own(Arc<RouteTable>),
+    /// No scope is the request's, or none with routes.
+    Nothing,
 }
 
 /// One route table of RDS. Connection managers that name the same one share it.
@@ -39,6 +47,21 @@ pub struct RouteSlot {
     pub current: ArcSwapOption<RouteTable>,
 }
 
+/// The scopes of SRDS. Connection managers that say the same of them share them.
+#[derive(Debug)]
+pub struct ScopeSlot {
+    /// `name`, which only statistics and dumps have.
+    pub name: String,
+    /// Where scopes come from: all that there are.
+    pub fetch: Fetch,
+    /// Where their routes come from.
+    pub routes: Fetch,
+    /// The `stat_prefix` of the first connection manager that named it.
+    pub prefix: String,
+    /// The scopes, once there are any.
+    pub current: ArcSwapOption<ScopeTable>,
+}
+
 /// What connection managers share: all slots, and settings.
 #[derive(Debug, Default)]
 pub struct RouteSlots {
@@ -46,23 +69,33 @@ pub struct RouteSlots {
     pub settings: KnownSettings,
     slots: Mutex<HashMap<(Source, String), Arc<RouteSlot>>>,
     wanted: Mutex<Vec<Arc<RouteSlot>>>,
+    scopes: Mutex<Vec<Arc<ScopeSlot>>>,
+    wanted_scopes: Mutex<Vec<Arc<ScopeSlot>>>,
 }
 
 impl Routes {
     /// The table for a request that comes now.
-    pub fn load(&self) -> TableRef<'_> {
+    pub fn load(&self, request: &RequestHead) -> TableRef<'_> {
         match self {
             Routes::Here(table) => TableRef::Here(table),
             Routes::Slot(slot) => TableRef::Loaded(slot.current.load()),
+            Routes::Scoped(scoped) => scoped.load(request),
         }
     }
 
-    /// The slot, where RDS gives the table.
-    pub fn slot(&self) -> Option<&Arc<RouteSlot>> {
-        match self {
-            Routes::Here(_) => None,
-            Routes::Slot(slot) => Some(slot),
-        }
+    /// Whether the table depends on the request, which rules and filters may change.
+    pub fn scoped(&self) -> bool {
+        matches!(self, Routes::Scoped(_))
+    }
+
+    /// The tables within the configuration itself.
+    pub fn inline(&self) -> impl Iterator<Item = &Arc<RouteTable>> {
+        let (one, many) = match self {
+            Routes::Here(table) => (Some(table), None),
+            Routes::Slot(_) => (None, None),
+            Routes::Scoped(scoped) => (None, Some(scoped.inline())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 }
 
@@ -72,6 +105,8 @@ impl TableRef<'_> {
         match self {
             TableRef::Here(table) => Some(table),
             TableRef::Loaded(loaded) => loaded.as_deref(),
+            TableRef::Own(table) => Some(table),
+            TableRef::Nothing => None,
         }
     }
 }
@@ -92,6 +127,43 @@ impl RouteSlots {
             slot
         });
         slot.clone()
+    }
+
+    /// The slot of scopes, made if there is none.
+    pub fn scopes(&self, fetch: Fetch, routes: Fetch, name: &str, prefix: &str) -> Arc<ScopeSlot> {
+        let mut all = lock(&self.scopes);
+        let same = |s: &&Arc<ScopeSlot>| s.name == name && s.fetch.source == fetch.source && s.routes == routes;
+        if let Some(slot) = all.iter().find(same) {
+            return slot.clone();
+        }
+        let slot = Arc::new(ScopeSlot {
+            name: name.to_owned(),
+            fetch,
+            routes,
+            prefix: prefix.to_owned(),
+            current: ArcSwapOption::empty(),
+        });
+        all.push(slot.clone());
+        lock(&self.wanted_scopes).push(slot.clone());
+        slot
+    }
+
+    /// All scopes that come from a source.
+    pub fn scopes_of(&self, source: &Source) -> Vec<Arc<ScopeSlot>> {
+        lock(&self.scopes).iter().filter(|s| s.fetch.source == *source).cloned().collect()
+    }
+
+    /// The slots of scopes that were made since the last call.
+    pub fn take_wanted_scopes(&self) -> Vec<Arc<ScopeSlot>> {
+        std::mem::take(&mut *lock(&self.wanted_scopes))
+    }
+
+    /// Forgets the slots of scopes that nothing uses any more, and gives them.
+    pub fn sweep_scopes(&self) -> Vec<Arc<ScopeSlot>> {
+        if !lock(&self.wanted_scopes).is_empty() {
+            return Vec::new();
+        }
+        lock(&self.scopes).extract_if(.., |slot| Arc::strong_count(slot) == 1).collect()
     }
 
     /// The slot of a name, if anything names it.

@@ -25,6 +25,7 @@ mod listeners;
 mod original_dst;
 mod pools;
 mod routes;
+mod scopes;
 mod secrets;
 mod sidecars;
 mod silence;

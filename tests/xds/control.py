@@ -18,7 +18,7 @@ METHODS = {
     "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets": ("sds", "delta"),
     "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets": ("sds", "sotw"),
 }
-WHOLE = ("cds", "lds")  # without names these mean everything
+WHOLE = ("cds", "lds", "scoped", "vhds")  # without names these mean everything
 
 
 class Late(Exception):

@@ -97,7 +97,7 @@ class Any(collections.namedtuple("Any", "type value")):
         return field(1, self.type) + field(2, self.value)
 
 
-Resource = collections.namedtuple("Resource", "name version any")  # any: the encoded Any
+Resource = collections.namedtuple("Resource", "name version any aliases", defaults=((),))  # any: the encoded Any; empty where there is none
 Node = collections.namedtuple("Node", "id cluster user_agent raw")
 
 
@@ -135,7 +135,7 @@ class Request:
 def response(dialect, type_url, nonce, version, resources, removed=()):
     """DeltaDiscoveryResponse or DiscoveryResponse."""
     if dialect == "delta":
-        made = [field(1, r.version) + field(2, r.any) + field(3, r.name) for r in resources]
+        made = [field(1, r.version) + field(2, r.any) + field(3, r.name) + repeated(4, r.aliases) for r in resources]
         return field(1, version) + repeated(2, made) + field(4, type_url) + field(5, nonce) + repeated(6, removed)
     return field(1, version) + repeated(2, [r.any for r in resources]) + field(4, type_url) + field(5, nonce)
 

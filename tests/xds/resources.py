@@ -39,12 +39,36 @@ def routes(name, to, prefix="/", **more):
 
 def manager(route, timeout="0s", filters=(), **more):
     """An HTTP connection manager; `route` is the name of a route configuration to ask for, or a route configuration."""
-    if isinstance(route, str):
+    if isinstance(route, dict) and "scope_key_builder" in route:
+        how = {"scoped_routes": route}
+    elif isinstance(route, str):
         how = {"rds": {"route_config_name": route, "config_source": source(timeout)}}
     else:
         how = {"route_config": {k: v for k, v in route.items() if k != "@type"}}
     return {"name": "hcm", "typed_config": {"@type": T + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": "in", **how,
             "http_filters": [*filters, {"name": "router", "typed_config": {"@type": T + "extensions.filters.http.router.v3.Router"}}], **more}}
+
+
+def scope(name, route, *key, **more):
+    """A scope with the routes of a name."""
+    return {"@type": T + "config.route.v3.ScopedRouteConfiguration", "name": name, "route_configuration_name": route,
+            "key": {"fragments": [{"string_key": k} for k in key]}, **more}
+
+
+def scoped(header, inline=None, timeout="0s"):
+    """Scopes by the value of a header: over SRDS, or a list with routes of their own."""
+    how = {"scoped_rds": {"scoped_rds_config_source": source(timeout)}} if inline is None else {"scoped_route_configurations_list": {"scoped_route_configurations": [
+        {k: v for k, v in s.items() if k != "@type"} for s in inline]}}
+    return {"name": "scopes", "scope_key_builder": {"fragments": [{"header_value_extractor": {"name": header, "index": 0}}]}, "rds_config_source": source(timeout), **how}
+
+
+def virtual_host(route, name, text, *domains):
+    """A virtual host over VHDS that answers at once."""
+    return {"@type": T + "config.route.v3.VirtualHost", "name": f"{route}/{name}", "domains": list(domains or (name,)),
+            "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": text}}}]}
+
+
+ON_DEMAND = {"name": "on_demand", "typed_config": {"@type": T + "extensions.filters.http.on_demand.v3.OnDemand"}}
 
 
 def listener(name, port, route, timeout="0s", filters=(), chain=None, **more):

@@ -23,7 +23,7 @@ from cases import CASES  # noqa: E402
 from control import Late  # noqa: E402
 from proto import Wire  # noqa: E402
 
-FILES = ("conversation", "together", "warming", "changes", "secrets", "hostile", "recorded")
+FILES = ("conversation", "together", "warming", "changes", "secrets", "scopes", "hosts", "hostile", "recorded")
 
 
 def tools(given, binary):

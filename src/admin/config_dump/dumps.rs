@@ -10,14 +10,15 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use waypost_xds::envoy::config::listener::v3::Listener;
 use waypost_xds::envoy::config::listener::v3::filter::ConfigType;
-use waypost_xds::envoy::config::route::v3::RouteConfiguration;
+use waypost_xds::envoy::config::route::v3::{RouteConfiguration, ScopedRouteConfiguration};
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3::scoped_routes::ConfigSpecifier;
 use waypost_xds::google::protobuf::Any;
 
 use super::super::AdminState;
 use super::super::clusters;
-use super::super::config_store::{Failed, Inner, Kind, Resource};
+use super::super::config_store::{DumpedScopes, Failed, Inner, Kind, Resource};
 use crate::cluster::Cluster;
 
 /// A message of `envoy.admin.v3`.
@@ -100,8 +101,16 @@ pub static DUMPS: [Dump; 8] = [
         always: true,
         single: &[],
         lists: &[
-            list("inline_scoped_route_configs", "InlineScopedRouteConfigs", &[]),
-            list("dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", &[]),
+            list(
+                "inline_scoped_route_configs",
+                "InlineScopedRouteConfigs",
+                &["name", "scoped_route_configs", "last_updated"],
+            ),
+            list(
+                "dynamic_scoped_route_configs",
+                "DynamicScopedRouteConfigs",
+                &["name", "version_info", "scoped_route_configs", "last_updated", "error_state", "client_status"],
+            ),
         ],
     },
     Dump {
@@ -173,6 +182,7 @@ pub fn all(state: &AdminState, include_eds: bool, names: Option<&Regex>) -> Vec<
             "EndpointsConfigDump" if include_eds => endpoints(state, &inner, &wanted),
             "ListenersConfigDump" => listeners(&inner, &wanted),
             "RoutesConfigDump" => routes(&inner, &wanted),
+            "ScopedRoutesConfigDump" => scoped_routes(&inner, &wanted),
             "SecretsConfigDump" => secrets(&inner, &wanted),
             _ => Message::default(),
         };
@@ -305,7 +315,47 @@ fn routes(inner: &Inner, wanted: &Wanted<'_>) -> Message {
     out
 }
 
+/// Scopes within listeners, and those of SRDS, each list under its name.
+fn scoped_routes(inner: &Inner, wanted: &Wanted<'_>) -> Message {
+    let mut out = Message::default();
+    let listeners = inner.resources.get(&Kind::Listener).into_iter().flatten();
+    let inline = listeners.flat_map(|(_, l)| inline_scopes(&l.message).into_iter().map(|s| (s, l.updated)));
+    let inline = inline.map(|((name, scopes), updated)| {
+        let scopes = scopes.iter().filter(|s| wanted(&s.name)).map(|s| any(&waypost_xds::any::pack(s)));
+        json!({ "name": name, "scoped_route_configs": scopes.collect::<Vec<_>>(), "last_updated": timestamp(updated) })
+    });
+    out.put_list("inline_scoped_route_configs", inline.collect());
+    let dynamic = inner.scopes.iter().map(|(name, DumpedScopes { version, updated, scopes })| {
+        let scopes = scopes.iter().filter(|(n, _)| wanted(n)).map(|(_, body)| any(body));
+        let (scopes, updated) = (scopes.collect::<Vec<_>>(), timestamp(*updated));
+        json!({ "name": name, "version_info": version, "scoped_route_configs": scopes, "last_updated": updated })
+    });
+    out.put_list("dynamic_scoped_route_configs", dynamic.collect());
+    out
+}
+
+fn inline_scopes(listener: &Any) -> Vec<(String, Vec<ScopedRouteConfiguration>)> {
+    let scoped = managers(listener).into_iter().filter_map(|m| match m.route_specifier {
+        Some(RouteSpecifier::ScopedRoutes(scoped)) => match scoped.config_specifier {
+            Some(ConfigSpecifier::ScopedRouteConfigurationsList(list)) => {
+                Some((scoped.name, list.scoped_route_configurations))
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    scoped.collect()
+}
+
 fn inline_routes(listener: &Any) -> Vec<RouteConfiguration> {
+    let routes = managers(listener).into_iter().filter_map(|m| match m.route_specifier {
+        Some(RouteSpecifier::RouteConfig(route)) => Some(route),
+        _ => None,
+    });
+    routes.collect()
+}
+
+fn managers(listener: &Any) -> Vec<HttpConnectionManager> {
     let Ok(listener) = waypost_xds::any::unpack::<Listener>(listener, "listener") else { return Vec::new() };
     let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
     let configs = chains.flat_map(|c| &c.filters).filter_map(|f| match &f.config_type {
@@ -313,12 +363,7 @@ fn inline_routes(listener: &Any) -> Vec<RouteConfiguration> {
         _ => None,
     });
     let managers = configs.filter(|c| waypost_xds::any::type_name(c) == HttpConnectionManager::full_name());
-    let managers = managers.filter_map(|c| waypost_xds::any::unpack::<HttpConnectionManager>(c, "typed_config").ok());
-    let routes = managers.filter_map(|m| match m.route_specifier {
-        Some(RouteSpecifier::RouteConfig(route)) => Some(route),
-        _ => None,
-    });
-    routes.collect()
+    managers.filter_map(|c| waypost_xds::any::unpack::<HttpConnectionManager>(c, "typed_config").ok()).collect()
 }
 
 fn secrets(inner: &Inner, wanted: &Wanted<'_>) -> Message {

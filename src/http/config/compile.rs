@@ -30,6 +30,7 @@ use crate::discovery::source::Fetch;
 use crate::http::chain_slot::ChainSlot;
 use crate::http::registry::Within;
 use crate::route::RouteTable;
+use crate::route::scopes::ScopedRoutes;
 use crate::route::slot::Routes;
 
 impl HttpConnectionManager {
@@ -50,8 +51,8 @@ impl HttpConnectionManager {
                 let fetch = Fetch::of(&config_source.unwrap_or_default(), &at(&path, "config_source"))?;
                 Routes::Slot(cx.routes.slot(fetch, &route_config_name, &stat_prefix))
             }
-            Some(inner::RouteSpecifier::ScopedRoutes(_)) => {
-                return Err(ConfigError::unsupported(at(path, "scoped_routes")));
+            Some(inner::RouteSpecifier::ScopedRoutes(scoped)) => {
+                Routes::Scoped(Box::new(ScopedRoutes::compile(scoped, cx, &stat_prefix, &at(path, "scoped_routes"))?))
             }
             None => return Err(ConfigError::new(at(path, "route_specifier"), "value is required")),
         };

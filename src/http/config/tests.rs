@@ -69,7 +69,7 @@ fn connection_managers_that_differ_in_their_routes_share_all_else() {
         let read = |any: &Any| HttpConnectionManager::read(any, cx, "hcm");
         let [a, b] = ["a", "b"].map(|n| read(&named(n, |_| {})).unwrap());
         assert!(Arc::ptr_eq(&a.settings, &b.settings));
-        let names = [&a, &b].map(|m| m.routes.load().get().unwrap().name.to_string());
+        let names = [&a, &b].map(|m| m.routes.inline().next().unwrap().name.to_string());
         assert_eq!(names, ["a", "b"]);
         let other = read(&named("a", |p| p.via = "x".into())).unwrap();
         assert!(!Arc::ptr_eq(&a.settings, &other.settings) && other.via.is_some());
@@ -134,7 +134,7 @@ fn what_is_not_built_is_refused_with_its_path() {
         ("hcm.rds.config_source: config source must be set", |p| {
             p.route_specifier = Some(inner::RouteSpecifier::Rds(Default::default()))
         }),
-        ("hcm.scoped_routes: not supported yet", |p| {
+        ("hcm.scoped_routes.name: value length must be at least 1 characters", |p| {
             p.route_specifier = Some(inner::RouteSpecifier::ScopedRoutes(Default::default()));
         }),
         ("hcm.route_specifier: value is required", |p| p.route_specifier = None),

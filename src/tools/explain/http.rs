@@ -18,6 +18,7 @@ use crate::http::config::HttpConnectionManager;
 use crate::http::filters::{Chain, OnRoute};
 use crate::http::rules::request::mutate_request;
 use crate::http::stream::{chain_of, note_route};
+use crate::route::slot::Routes;
 use crate::route::{Action, ClusterChoice, FilterEffect, FilterOverrides, Forward, Route, RouteSearch, RouteTable};
 
 impl Walk<'_> {
@@ -44,7 +45,8 @@ impl Walk<'_> {
             body: Default::default(),
         };
         let mut steps = Vec::new();
-        let loaded = hcm.routes.load();
+        let scoped = stream.request.clone();
+        let loaded = hcm.routes.load(&scoped);
         let table = loaded.get();
         let internal_only = table.map_or(&[][..], |t| &t.internal_only_headers);
         if let Err(reply) = mutate_request(hcm, internal_only, &mut stream) {
@@ -143,7 +145,13 @@ impl Walk<'_> {
         if let Some(table) = table {
             return search_steps(&table.explain(stream, self.random), &table.name);
         }
-        let name = hcm.routes.slot().map(|s| s.name.as_str()).unwrap_or_default();
+        let name = match &hcm.routes {
+            Routes::Slot(slot) => slot.name.as_str(),
+            Routes::Here(_) => "",
+            Routes::Scoped(_) => {
+                return vec![Step::new("virtual_host", "no scope is the request's, or none with routes".to_owned())];
+            }
+        };
         let why = match self.world.broken_routes.get(name) {
             Some(error) => format!("cannot be used: {error}"),
             None => "has not come over RDS".to_owned(),

@@ -13,7 +13,7 @@ use waypost_xds::envoy::config::cluster::v3::Cluster;
 use waypost_xds::envoy::config::core::v3::TypedExtensionConfig;
 use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use waypost_xds::envoy::config::listener::v3::Listener;
-use waypost_xds::envoy::config::route::v3::RouteConfiguration;
+use waypost_xds::envoy::config::route::v3::{RouteConfiguration, ScopedRouteConfiguration, VirtualHost};
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 use waypost_xds::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use waypost_xds::google::protobuf::Any;
@@ -37,6 +37,16 @@ impl Kind for Listener {
     }
 }
 impl Kind for RouteConfiguration {
+    fn name_of(&self) -> &str {
+        &self.name
+    }
+}
+impl Kind for ScopedRouteConfiguration {
+    fn name_of(&self) -> &str {
+        &self.name
+    }
+}
+impl Kind for VirtualHost {
     fn name_of(&self) -> &str {
         &self.name
     }

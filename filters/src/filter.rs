@@ -28,6 +28,8 @@ pub enum Step {
     Continue,
     /// Answer at once; nothing is sent upstream.
     Respond(LocalReply),
+    /// Where the request has no route, ask for one and wait for it; then go on.
+    FindRoute,
     /// Wait for this, and then do what it says.
     Wait(Pin<Box<dyn Future<Output = Resume> + Send>>),
 }

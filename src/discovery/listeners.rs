@@ -176,6 +176,7 @@ impl Manager {
     pub(super) fn sweep(&mut self) {
         self.sweep_scopes();
         self.sweep_routes();
+        self.sweep_demands();
         self.sweep_secrets();
     }
 }

@@ -27,6 +27,7 @@ pub trait HttpFilter: Send + Sync + 'static {
         match self.on_request(stream) {
             Step::Continue => Verdict::Continue(String::new()),
             Step::Respond(reply) => Verdict::Respond(Box::new(reply), String::new()),
+            Step::FindRoute => Verdict::Continue("asks for a route where there is none".to_owned()),
             // Dropped before it was polled, it does nothing.
             Step::Wait(_) => Verdict::Asks("somebody else decides".to_owned()),
         }
@@ -39,6 +40,8 @@ pub enum Step {
     Continue,
     /// Answer at once; nothing is sent upstream.
     Respond(LocalReply),
+    /// Where the request has no route, ask for one and wait for it; then go on.
+    FindRoute,
     /// Wait for this, and then do what it says.
     Wait(Pin<Box<dyn Future<Output = Resume> + Send>>),
 }

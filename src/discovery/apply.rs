@@ -115,6 +115,7 @@ impl Manager {
             Type::Listener => self.apply_listeners(update),
             Type::Route => self.apply_routes(source, update),
             Type::ScopedRoutes => self.apply_scopes(source, update),
+            Type::VirtualHost => self.apply_hosts(source, update),
             Type::Secret => self.apply_secrets(source, update),
             Type::Extension => self.apply_extensions(source, update),
             Type::Runtime => self.apply_runtime(update),
@@ -128,6 +129,10 @@ impl Manager {
         let mut subjects: Vec<Subject> =
             names.map(|n| Subject { kind, source: source.clone(), name: n.to_owned() }).collect();
         subjects.push(Subject { kind, source: source.clone(), name: String::new() });
+        if kind == Type::VirtualHost {
+            let more = self.answered_hosts(source, update).into_iter();
+            subjects.extend(more.map(|name| Subject { kind, source: source.clone(), name }));
+        }
         for subject in subjects {
             if !self.fetches.answered(&subject) {
                 continue;
@@ -156,6 +161,10 @@ impl Manager {
 
     /// A resource did not come in time.
     pub(super) fn expired(&mut self, subject: &Subject) {
+        if self.demands.waits(subject) && subject.kind == Type::VirtualHost {
+            // Clients choose these names: no line for each.
+            return;
+        }
         tracing::warn!(
             target: "config",
             "{}: initial fetch timeout{}{}",
@@ -245,6 +254,6 @@ fn dump_kind(kind: Type) -> Option<Kind> {
         Type::Route => Some(Kind::Route),
         Type::Secret => Some(Kind::Secret),
         Type::Extension => Some(Kind::Extension),
-        Type::ScopedRoutes | Type::Runtime | Type::Workload => None,
+        Type::ScopedRoutes | Type::VirtualHost | Type::Runtime | Type::Workload => None,
     }
 }

@@ -190,6 +190,7 @@ impl Manager {
         self.sweep_scopes();
         self.sweep_routes();
         self.sweep_extensions();
+        self.sweep_demands();
         self.sweep_secrets();
     }
 }

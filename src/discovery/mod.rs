@@ -11,9 +11,11 @@
 mod apply;
 mod bootstrap;
 mod clusters;
+mod demand;
 mod endpoints;
 mod extensions;
 mod fetch;
+mod hosts;
 mod init;
 mod listeners;
 mod routes;
@@ -37,7 +39,9 @@ use waypost_xds::envoy::config::core::v3::Node;
 
 pub use self::bootstrap::{Dynamic, RuntimeSource};
 use self::clusters::Clusters;
+use self::demand::Demands;
 use self::fetch::{Fetches, Subject};
+use self::hosts::Hosts;
 use self::init::Init;
 use self::listeners::Listeners;
 use self::scopes::AllScopes;
@@ -68,6 +72,8 @@ pub enum Type {
     Route,
     /// `envoy.config.route.v3.ScopedRouteConfiguration`
     ScopedRoutes,
+    /// `envoy.config.route.v3.VirtualHost`
+    VirtualHost,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret`
     Secret,
     /// `envoy.config.core.v3.TypedExtensionConfig`
@@ -79,12 +85,13 @@ pub enum Type {
 }
 
 impl Type {
-    const ALL: [Type; 9] = [
+    const ALL: [Type; 10] = [
         Type::Cluster,
         Type::Endpoints,
         Type::Listener,
         Type::Route,
         Type::ScopedRoutes,
+        Type::VirtualHost,
         Type::Secret,
         Type::Extension,
         Type::Runtime,
@@ -99,6 +106,7 @@ impl Type {
             Type::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Type::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Type::ScopedRoutes => "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration",
+            Type::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
             Type::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Type::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Type::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
@@ -188,6 +196,8 @@ pub struct Manager {
     clusters: Clusters,
     listeners: Listeners,
     scopes: AllScopes,
+    hosts: Hosts,
+    demands: Demands,
     init: Init,
     /// When memory is given back that a large update has left.
     tidy_at: Option<Instant>,
@@ -220,6 +230,7 @@ impl Manager {
             runtime,
         } = setup;
         let stats = ManagerStats::new(&shared.stats);
+        let demands = Demands::new(routes.take_asks());
         let (streams, events) = Streams::new(worker, node, dynamic.ads.clone());
         Manager {
             parts: Rc::new(Parts { shared, logs, secrets, routes, extensions, process }),
@@ -237,6 +248,8 @@ impl Manager {
             clusters: Clusters::default(),
             listeners: Listeners::new(listeners, compiled),
             scopes: AllScopes::default(),
+            hosts: Hosts::default(),
+            demands,
             init: Init::default(),
             tidy_at: None,
         }
@@ -258,6 +271,7 @@ impl Manager {
                     Some((stream, event)) => self.event(stream, event),
                     None => return Ok(()),
                 },
+                ask = self.demands.next() => self.demanded(ask),
                 () = sleep_until(deadline) => {
                     for subject in self.fetches.expire(Instant::now()) {
                         self.expired(&subject);
@@ -278,8 +292,10 @@ impl Manager {
     fn settle(&mut self) {
         self.subscribe_wanted();
         self.warm_clusters();
+        self.warm_hosts();
         self.warm_listeners();
         self.advance();
+        self.wake();
         self.streams.flush();
     }
 }

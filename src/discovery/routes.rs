@@ -29,12 +29,7 @@ impl Manager {
 
     /// Whether nothing waits for a table any more.
     pub(super) fn routes_are_warm(&self, slot: &RouteSlot) -> bool {
-        slot.current.load().is_some()
-            || self.fetches.settled(&Subject {
-                kind: Type::Route,
-                source: slot.fetch.source.clone(),
-                name: slot.name.clone(),
-            })
+        slot.current.load().is_some() || (self.fetches.settled(&subject(slot)) && !self.hosts_are_waited_for(slot))
     }
 
     /// Forgets tables that nothing uses any more.
@@ -43,7 +38,8 @@ impl Manager {
             let source = slot.fetch.source.clone();
             self.streams.unsubscribe(&source, Type::Route, &slot.name);
             self.config.remove(Kind::Route, &slot.name);
-            let subject = Subject { kind: Type::Route, source, name: slot.name.clone() };
+            let subject = subject(&slot);
+            self.leave_hosts(&subject);
             self.by_subject.remove(&subject);
             self.fetches.remove(&subject);
         }
@@ -57,6 +53,7 @@ impl Manager {
             if slot.current.load().is_some() && self.config.same(Kind::Route, one.name, body) {
                 continue;
             }
+            let base = one.message.vhds.is_some().then(|| one.message.clone());
             let compiled = if one.message.name == one.name {
                 RouteTable::compile(one.message, &self.parts.context(), "route_config")
                     .and_then(|t| self.check_routes(t))
@@ -64,10 +61,17 @@ impl Manager {
                 let reason = format!("Unexpected RDS configuration (expecting {}): {}", one.name, one.message.name);
                 Err(ConfigError::new("route_config.name", reason))
             };
-            match compiled {
-                Ok(table) => {
+            let in_force = compiled.and_then(|table| match (base, table.vhds.clone()) {
+                (Some(base), Some(fetch)) => self.follow_hosts(&slot, base, fetch, &update.version),
+                _ => {
+                    self.leave_hosts(&subject(&slot));
                     slot.current.store(Some(table));
                     self.config.put_dynamic(Kind::Route, one.name, body.clone(), &update.version, false);
+                    Ok(())
+                }
+            });
+            match in_force {
+                Ok(()) => {
                     let prefix = &slot.prefix;
                     self.parts.shared.stats.counter(&format!("http.{prefix}.rds.{}.config_reload", one.name)).inc();
                 }
@@ -90,4 +94,9 @@ impl Manager {
         }
         Ok(table)
     }
+}
+
+/// What a table is asked for as.
+pub(super) fn subject(slot: &RouteSlot) -> Subject {
+    Subject { kind: Type::Route, source: slot.fetch.source.clone(), name: slot.name.clone() }
 }

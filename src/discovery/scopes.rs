@@ -199,7 +199,7 @@ impl Manager {
                 Err(ConfigError::new(path, "only one of route_configuration and route_configuration_name may be set"))
             }
             Some(routes) => {
-                let routes = RouteTable::compile(routes, &self.parts.context(), &path)?;
+                let routes = RouteTable::compile_whole(routes, &self.parts.context(), &path)?;
                 self.check_routes(routes).map(KnownRoutes::Own)
             }
             None if route_configuration_name.is_empty() => {

@@ -38,6 +38,7 @@ impl SubscriptionStats {
             Type::Cluster => "cluster_manager.cds.".to_owned(),
             Type::Listener => "listener_manager.lds.".to_owned(),
             Type::Route => format!("http.{owner}.rds.{name}."),
+            Type::VirtualHost => format!("http.{owner}.rds.vhds.{name}."),
             // All scopes are one subject: the owner has their name.
             Type::ScopedRoutes => format!("http.{owner}."),
             Type::Secret => format!("sds.{name}."),

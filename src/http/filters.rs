@@ -114,6 +114,16 @@ impl Chain {
         })
     }
 
+    /// This chain for a request whose route was found late, when the filters up to `at` of another one had run: whatever has not run follows.
+    pub fn resumed(&self, ran: &Chain, at: usize) -> Chain {
+        let mut filters: Vec<_> = ran.filters.iter().take(at + 1).cloned().collect();
+        let had = |f: &&Arc<dyn HttpFilter>| {
+            ran.filters.iter().take(at + 1).any(|r| std::ptr::addr_eq(Arc::as_ptr(r), Arc::as_ptr(f)))
+        };
+        filters.extend(self.filters.iter().filter(|f| !had(f)).cloned());
+        Chain { filters, router: self.router.clone(), configured: self.configured.clone() }
+    }
+
     /// The details of a filter that guards on a route, and cannot.
     pub fn closed_on(&self, overrides: &FilterOverrides) -> Option<String> {
         let closed = |c: &&Configured| matches!(overrides.get(&c.name), Some(FilterEffect::Guards));

@@ -11,6 +11,7 @@ use waypost_filters::filter::HttpFilter;
 use waypost_filters::http::alpn::Alpn;
 use waypost_filters::http::compressor::{Compiled, Compressor};
 use waypost_filters::http::header_mutation::HeaderMutation;
+use waypost_filters::http::on_demand::OnDemand;
 use waypost_filters::http::peer_metadata::PeerMetadata;
 use waypost_filters::http::set_filter_state::SetFilterState;
 use waypost_filters::stats::{Count, Scope};
@@ -111,6 +112,7 @@ const fn adds(type_name: &'static str, missing: &'static str, per_route: Option<
 }
 
 const NO_FAULTS: &str = "no faults are injected";
+const NO_CLUSTERS: &str = "clusters are not asked for on demand";
 const NO_CORS: &str = "preflight requests go upstream and no CORS headers are added";
 
 impl Known {
@@ -160,6 +162,14 @@ pub static FILTERS: &[Known] = &[
     }),
     adds("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", "gRPC statistics are not kept", None),
     adds("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", "gRPC-Web is passed on as it is", None),
+    built("envoy.extensions.filters.http.on_demand.v3.OnDemand", |any, path, _| {
+        let (filter, clusters) = OnDemand::compile(any::unpack(any, path)?);
+        if clusters {
+            warn_missing("envoy.extensions.filters.http.on_demand.v3.OnDemand", NO_CLUSTERS, path);
+        }
+        Ok(Some(Arc::new(filter)))
+    })
+    .told("envoy.extensions.filters.http.on_demand.v3.PerRouteConfig", NO_CLUSTERS),
     // These two are in every chain, and do what routes tell them.
     built("envoy.extensions.filters.http.fault.v3.HTTPFault", |any, path, _| {
         let config: f::fault::v3::HttpFault = any::unpack(any, path)?;
@@ -268,11 +278,6 @@ pub static FILTERS: &[Known] = &[
     adds("envoy.extensions.filters.http.gzip.v3.Gzip", "responses are not compressed", None),
     adds("envoy.extensions.filters.http.kill_request.v3.KillRequest", "no request ends the process", None),
     adds("envoy.extensions.filters.http.tap.v3.Tap", "nothing is tapped", None),
-    adds(
-        "envoy.extensions.filters.http.on_demand.v3.OnDemand",
-        "virtual hosts and clusters are not asked for on demand",
-        Some("envoy.extensions.filters.http.on_demand.v3.PerRouteConfig"),
-    ),
     // And these decide: they refuse, authenticate, limit, or make what other filters and routes decide by.
     guards("envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency", None),
     guards("envoy.extensions.filters.http.admission_control.v3.AdmissionControl", None),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use h2::Reason;
@@ -26,6 +26,9 @@ use super::manager::{HttpConnection, PREMATURE};
 use super::rules::{local_reply, request::mutate_request, response::mutate_response};
 use super::watch::Refused;
 use crate::route::{Action, Route};
+
+/// How long a request waits for its routes at most. Envoy has no limit of its own there.
+const ON_DEMAND: Duration = Duration::from_secs(15);
 
 /// `x-envoy-attempt-count`
 pub const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -482,7 +485,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "overload").body("envoy overloaded");
         return active.reply(&mut down, None, reply, None).await;
     }
-    // One table for the whole request, whatever RDS does meanwhile.
+    // One table for the whole request, whatever RDS does meanwhile, unless it has to wait for one.
     let mut table = hcm.routes.load(&active.http.request);
     let internal_only = table.get().map_or(&[][..], |t| &t.internal_only_headers);
     if let Err(reply) = mutate_request(&hcm, internal_only, &mut active.http) {
@@ -496,7 +499,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
     let mut route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
     note_route(&mut active.http.info, route.as_ref());
     active.decorate(route.as_deref());
-    let Some(chain) = chain_of(&active.http, &hcm, route.as_deref()) else {
+    let Some(mut chain) = chain_of(&active.http, &hcm, route.as_deref()) else {
         if let Some(Action::Forward(_)) = route.as_ref().map(|r| &r.action)
             && let Some(pick) = route.as_ref().and_then(|r| r.pick_cluster(&active.http.request, random))
             && let Some(cluster) = pick.slot.current.load_full()
@@ -507,11 +510,34 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
         let reply = LocalReply::new(StatusCode::FORBIDDEN, "upgrade_failed").closing();
         return active.reply(&mut down, None, reply, None).await;
     };
-    for filter in &chain.filters {
+    let mut at = 0;
+    while let Some(filter) = chain.filters.get(at) {
         let mut step = filter.on_request(&mut active.http);
         loop {
             match step {
                 Step::Continue => break,
+                Step::FindRoute => {
+                    if route.is_none()
+                        && let Some(answer) = hcm.routes.ask(&active.http.request)
+                    {
+                        let answer = tokio::time::timeout(ON_DEMAND, answer);
+                        if let Err(stop) = super::exchange::guard(&mut down, &mut timers, answer).await {
+                            return active.stopped(&mut down, Some(&chain), stop, None).await;
+                        }
+                        table = hcm.routes.load(&active.http.request);
+                        route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
+                        note_route(&mut active.http.info, route.as_ref());
+                        if route.is_some() {
+                            let Some(whole) = chain_of(&active.http, &hcm, route.as_deref()) else {
+                                hcm.stats.downstream_rq_ws_on_non_ws_route.inc();
+                                let reply = LocalReply::new(StatusCode::FORBIDDEN, "upgrade_failed").closing();
+                                return active.reply(&mut down, Some(&chain), reply, None).await;
+                            };
+                            chain = Arc::new(whole.resumed(&chain, at));
+                        }
+                    }
+                    break;
+                }
                 Step::Respond(mut reply) => {
                     // What follows a request that was to become a tunnel is not HTTP.
                     reply.close |= down.is_h1() && tunnels(&active.http.request);
@@ -523,6 +549,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
                 },
             }
         }
+        at += 1;
     }
     if std::mem::take(&mut active.http.reroute) {
         if hcm.routes.scoped() {

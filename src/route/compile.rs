@@ -19,6 +19,7 @@ use super::{
     RetryPolicy, Route, RouteStats, RouteTable, VirtualHost,
 };
 use crate::config::{ConfigError, Context, refuse, warn_ignored};
+use crate::discovery::source::Fetch;
 
 /// `max_direct_response_body_size_bytes` where the configuration has none.
 const DIRECT_BODY_LIMIT: u32 = 4096;
@@ -59,7 +60,15 @@ pub(super) fn table(
         metadata,
         route_specifiers,
     } = config;
-    refuse(&vhds, path, "vhds")?;
+    let vhds = match vhds {
+        Some(proto::Vhds { config_source: Some(source) }) => {
+            Some(Fetch::of(&source, &format!("{path}.vhds.config_source"))?)
+        }
+        Some(proto::Vhds { config_source: None }) => {
+            return Err(ConfigError::new(format!("{path}.vhds.config_source"), "value is required"));
+        }
+        None => None,
+    };
     refuse(&cluster_specifier_plugins, path, "cluster_specifier_plugins")?;
     warn_ignored(!request_mirror_policies.is_empty(), path, "request_mirror_policies");
     refuse(&route_specifiers, path, "route_specifiers")?;
@@ -104,6 +113,7 @@ pub(super) fn table(
         vhost_header: (!vhost_header.is_empty())
             .then(|| header_name(&vhost_header, path, "vhost_header"))
             .transpose()?,
+        vhds,
         validate_clusters: validate_clusters.map(|v| v.value),
         ignore_port: ignore_port_in_host_matching,
         ignore_path_parameters: ignore_path_parameters_in_path_matching,

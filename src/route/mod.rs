@@ -7,6 +7,7 @@
 
 mod action;
 mod compile;
+pub mod demand;
 mod direct;
 mod explain;
 mod fields;
@@ -39,7 +40,8 @@ use waypost_filters::metadata::Metadata;
 use waypost_filters::stream::HttpStream;
 
 use crate::cluster::ClusterSlot;
-use crate::config::{ConfigError, Context};
+use crate::config::{ConfigError, Context, refuse};
+use crate::discovery::source::Fetch;
 use crate::observe::stats::Counter;
 
 pub use self::action::Action;
@@ -65,6 +67,8 @@ pub struct RouteTable {
     pub internal_only_headers: Box<[HeaderName]>,
     /// `validate_clusters`: whether all clusters have to exist. What holds where it is not set depends on where the routes come from.
     pub validate_clusters: Option<bool>,
+    /// `vhds`: where further virtual hosts come from.
+    pub vhds: Option<Fetch>,
     /// `vhost_header`: looked at in place of the authority.
     vhost_header: Option<HeaderName>,
     ignore_port: bool,
@@ -174,6 +178,16 @@ impl RouteTable {
         compile::table(config, cx, path).map(Arc::new)
     }
 
+    /// Compiles one that must have all its virtual hosts in it.
+    pub fn compile_whole(
+        config: waypost_xds::envoy::config::route::v3::RouteConfiguration,
+        cx: &Context<'_>,
+        path: &str,
+    ) -> Result<Arc<RouteTable>, ConfigError> {
+        refuse(&config.vhds, path, "vhds")?;
+        RouteTable::compile(config, cx, path)
+    }
+
     /// The route of a request: the virtual host's first one that matches. `random` is the stream's random number, which
     /// `runtime_fraction` and weighted clusters share.
     pub fn find(&self, stream: &HttpStream, random: u64) -> Option<&Arc<Route>> {
@@ -189,6 +203,11 @@ impl RouteTable {
             }),
             None => entries.routes.iter().find(|r| r.condition.matches(stream, path, random)),
         }
+    }
+
+    /// Whether there is a virtual host for an authority.
+    pub fn has_host(&self, host: &str) -> bool {
+        self.hosts.find(Some(host.as_bytes()), self.ignore_port).is_some()
     }
 
     /// The names of all clusters that routes lead to.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use http::HeaderName;
 use memchr::memmem;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 use waypost_filters::head::RequestHead;
 use waypost_xds::envoy::config::route::v3 as route;
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 
 use super::RouteTable;
+use super::demand::Wanted;
 use super::slot::{RouteSlot, ScopeSlot, TableRef};
 use crate::config::{ConfigError, Context, refuse};
 use crate::discovery::source::Fetch;
@@ -160,6 +162,20 @@ impl ScopedRoutes {
         }
     }
 
+    /// Asks for the routes of a request that has none.
+    pub fn ask(&self, request: &RequestHead) -> Option<oneshot::Receiver<()>> {
+        let Scopes::Slot(slot) = &self.scopes else { return None };
+        let key = self.keys.key(request)?;
+        let table = slot.current.load();
+        match &table.as_deref()?.find(&key)?.routes {
+            ScopeRoutes::Here(_) => None,
+            ScopeRoutes::Slot(routes) if routes.current.load().is_some() => routes.ask(request),
+            ScopeRoutes::Slot(_) | ScopeRoutes::OnDemand(_) => {
+                slot.demand.ask(Wanted::Scope { slot: slot.clone(), key })
+            }
+        }
+    }
+
     /// Tables within the configuration itself.
     pub fn inline(&self) -> impl Iterator<Item = &Arc<RouteTable>> {
         let scopes = match &self.scopes {
@@ -215,7 +231,7 @@ impl Scope {
             let reason = "You must specify a route_configuration with inline scoped routes.";
             return Err(ConfigError::new(at, reason));
         };
-        let routes = ScopeRoutes::Here(RouteTable::compile(routes, cx, &at)?);
+        let routes = ScopeRoutes::Here(RouteTable::compile_whole(routes, cx, &at)?);
         Ok((key, Scope { name: name.into(), routes }))
     }
 }

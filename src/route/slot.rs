@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 use waypost_filters::head::RequestHead;
 
 use super::RouteTable;
+use super::demand::{Ask, Demand, Wanted};
 use super::scopes::{ScopeTable, ScopedRoutes};
 use crate::discovery::source::{Fetch, Source};
 use crate::http::config::KnownSettings;
@@ -45,6 +48,8 @@ pub struct RouteSlot {
     pub prefix: String,
     /// The table, once there is one.
     pub current: ArcSwapOption<RouteTable>,
+    /// Where virtual hosts are asked for.
+    pub demand: Arc<Demand>,
 }
 
 /// The scopes of SRDS. Connection managers that say the same of them share them.
@@ -60,6 +65,8 @@ pub struct ScopeSlot {
     pub prefix: String,
     /// The scopes, once there are any.
     pub current: ArcSwapOption<ScopeTable>,
+    /// Where the routes of scopes on demand are asked for.
+    pub demand: Arc<Demand>,
 }
 
 /// What connection managers share: all slots, and settings.
@@ -71,6 +78,7 @@ pub struct RouteSlots {
     wanted: Mutex<Vec<Arc<RouteSlot>>>,
     scopes: Mutex<Vec<Arc<ScopeSlot>>>,
     wanted_scopes: Mutex<Vec<Arc<ScopeSlot>>>,
+    demand: Arc<Demand>,
 }
 
 impl Routes {
@@ -86,6 +94,15 @@ impl Routes {
     /// Whether the table depends on the request, which rules and filters may change.
     pub fn scoped(&self) -> bool {
         matches!(self, Routes::Scoped(_))
+    }
+
+    /// Asks the control thread for the routes of a request that has none; nothing where there is nobody to ask.
+    pub fn ask(&self, request: &RequestHead) -> Option<oneshot::Receiver<()>> {
+        match self {
+            Routes::Here(_) => None,
+            Routes::Slot(slot) => slot.ask(request),
+            Routes::Scoped(scoped) => scoped.ask(request),
+        }
     }
 
     /// The tables within the configuration itself.
@@ -111,7 +128,28 @@ impl TableRef<'_> {
     }
 }
 
+impl RouteSlot {
+    /// Asks for the virtual host of a request that has none, where they come over VHDS.
+    pub fn ask(self: &Arc<Self>, request: &RequestHead) -> Option<oneshot::Receiver<()>> {
+        self.current.load().as_deref()?.vhds.as_ref()?;
+        let host = request.authority.as_ref()?.to_str().ok()?.to_ascii_lowercase();
+        // The name of the resource ends at its last slash, and no host has one.
+        if host.is_empty() || host.len() > LONGEST_HOST || host.contains('/') {
+            return None;
+        }
+        self.demand.ask(Wanted::Host { slot: self.clone(), host })
+    }
+}
+
+/// A DNS name has 253 bytes, and a port six more with its colon.
+const LONGEST_HOST: usize = 259;
+
 impl RouteSlots {
+    /// What requests ask for, for the control thread alone.
+    pub fn take_asks(&self) -> Option<UnboundedReceiver<Ask>> {
+        self.demand.take()
+    }
+
     /// The slot of a name, made if there is none.
     pub fn slot(&self, fetch: Fetch, name: &str, prefix: &str) -> Arc<RouteSlot> {
         let key = (fetch.source.clone(), name.to_owned());
@@ -122,6 +160,7 @@ impl RouteSlots {
                 fetch,
                 prefix: prefix.to_owned(),
                 current: ArcSwapOption::empty(),
+                demand: self.demand.clone(),
             });
             lock(&self.wanted).push(slot.clone());
             slot
@@ -142,6 +181,7 @@ impl RouteSlots {
             routes,
             prefix: prefix.to_owned(),
             current: ArcSwapOption::empty(),
+            demand: self.demand.clone(),
         });
         all.push(slot.clone());
         lock(&self.wanted_scopes).push(slot.clone());

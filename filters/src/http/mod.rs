@@ -4,6 +4,7 @@ pub mod alpn;
 pub mod compressor;
 pub mod header_mutation;
 pub mod missing_config;
+pub mod on_demand;
 pub mod peer_metadata;
 pub mod set_filter_state;
 pub mod unsupported;

@@ -44,7 +44,7 @@ impl HttpConnectionManager {
         let settings = Arc::new(Settings::compile(proto, cx, path)?);
         let routes = match routes {
             Some(inner::RouteSpecifier::RouteConfig(routes)) => {
-                Routes::Here(RouteTable::compile(routes, cx, &at(path, "route_config"))?)
+                Routes::Here(RouteTable::compile_whole(routes, cx, &at(path, "route_config"))?)
             }
             Some(inner::RouteSpecifier::Rds(proto::Rds { config_source, route_config_name })) => {
                 let path = at(path, "rds");

@@ -69,7 +69,7 @@ impl HttpConnectionManager {
         };
         let path = at(path, "route_config");
         let routes = Any { type_url: RouteConfiguration::type_url(), value: routes.to_vec() };
-        let routes = Routes::Here(RouteTable::compile(any::unpack(&routes, &path)?, cx, &path)?);
+        let routes = Routes::Here(RouteTable::compile_whole(any::unpack(&routes, &path)?, cx, &path)?);
         Ok(Arc::new(HttpConnectionManager { settings, routes }))
     }
 }

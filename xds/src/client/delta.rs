@@ -108,7 +108,12 @@ impl Subscription for Delta {
         super::mux::note_errors(&type_url, &resource_errors);
         let mut seen = HashSet::new();
         let mut kept = Vec::with_capacity(resources.len());
+        let (mut aliases, mut missing) = (Vec::new(), Vec::new());
         for resource in resources {
+            if !resource.aliases.is_empty() {
+                let to = if resource.resource.is_some() { &mut aliases } else { &mut missing };
+                to.extend(resource.aliases.iter().cloned());
+            }
             let resource = self.open(resource, &type_url, &mut seen)?;
             kept.extend(resource.filter(|resource| self.wanted.covers(&resource.name)));
         }
@@ -132,6 +137,8 @@ impl Subscription for Delta {
             nonce,
             resources: kept,
             removed,
+            aliases,
+            missing,
             complete: false,
             control_plane: control_plane.map(|plane| plane.identifier).unwrap_or_default(),
         })

@@ -92,6 +92,8 @@ pub(super) fn update(response: DiscoveryResponse, type_url: &str) -> Result<Upda
         version: version_info,
         nonce,
         removed: Vec::new(),
+        aliases: Vec::new(),
+        missing: Vec::new(),
         complete: true,
         control_plane: control_plane.map(|plane| plane.identifier).unwrap_or_default(),
     })

@@ -57,6 +57,10 @@ pub struct Update {
     pub resources: Vec<Resource>,
     /// The names of those that are gone.
     pub removed: Vec<String>,
+    /// Other names by which the resources were asked for (of virtual hosts).
+    pub aliases: Vec<String>,
+    /// Names that were asked for and that no resource has, as far as the server says so by a resource without a body.
+    pub missing: Vec<String>,
     /// State of the world of a wildcard: whatever is not among the resources is gone.
     pub complete: bool,
     /// The server's name for itself (`control_plane.identifier`), empty when it has none.

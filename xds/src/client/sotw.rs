@@ -103,6 +103,8 @@ impl Subscription for Sotw {
             nonce,
             resources,
             removed: Vec::new(),
+            aliases: Vec::new(),
+            missing: Vec::new(),
             complete: self.wanted.wildcard,
             control_plane: control_plane.map(|plane| plane.identifier).unwrap_or_default(),
         })

@@ -139,3 +139,25 @@ fn a_heartbeat_carries_nothing() {
     assert_eq!(talk.told([accept(cds(), "2")]), ["CDS nonce:2"]);
     assert_eq!(talk.reconnects(), ["CDS node:waypoint have:a=1"]);
 }
+
+#[test]
+fn aliases_are_told_with_what_they_lead_to_and_apart_where_that_is_nothing() {
+    let mut delta = Delta::new("t");
+    delta.subscribe(WILDCARD);
+    let alias = |name: &str, alias: &str, body: Option<crate::google::protobuf::Any>| Wrapped {
+        name: name.into(),
+        aliases: vec![alias.into()],
+        version: "1".into(),
+        resource: body,
+        ..Wrapped::default()
+    };
+    let there = crate::google::protobuf::Any { type_url: "t".into(), value: Vec::new() };
+    let update = delta.response(DeltaDiscoveryResponse {
+        type_url: "t".into(),
+        resources: vec![alias("r/1", "r/a", Some(there)), alias("r/no", "r/b", None)],
+        ..DeltaDiscoveryResponse::default()
+    });
+    let Update { resources, aliases, missing, .. } = update.unwrap();
+    assert_eq!(resources.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["r/1"]);
+    assert_eq!((aliases, missing), (vec!["r/a".to_owned()], vec!["r/b".to_owned()]));
+}

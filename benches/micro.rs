@@ -170,6 +170,7 @@ fn routes(yaml: &str) -> Arc<RouteTable> {
         logs: &logs,
         secrets: &secrets,
         routes: &Default::default(),
+        extensions: &Default::default(),
         process: &process,
     };
     RouteTable::compile(from_yaml::<RouteConfiguration>(yaml), &cx, "").expect("routes that compile")

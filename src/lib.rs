@@ -10,6 +10,7 @@ pub mod discovery;
 pub mod http;
 pub mod lifecycle;
 pub mod listener;
+pub mod memory;
 pub mod net;
 pub mod observe;
 pub mod overload;

@@ -13,7 +13,8 @@ use crate::admin::{ConfigStore, RuntimeLayer};
 use crate::cli::{Mode, Options};
 use crate::cluster::ClusterTable;
 use crate::config::bootstrap::{self, Settings};
-use crate::config::{ConfigError, Process};
+use crate::config::extension_slot::ExtensionSlots;
+use crate::config::{ConfigError, Context, Process};
 use crate::discovery::{Dynamic, Manager, Setup};
 use crate::lifecycle::{Control, Drain};
 use crate::listener::compile::Compiled;
@@ -92,11 +93,20 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
     let clusters = ClusterTable::default();
     let logs = Arc::new(AccessLogFiles::new(options.file_flush_interval));
     let secrets = SecretStore::new();
-    let routes = Arc::new(RouteSlots::default());
+    let (routes, extensions) = (Arc::new(RouteSlots::default()), Arc::new(ExtensionSlots::default()));
     let mut process = bootstrap::process(&settings);
     process.reject_unknown_dynamic = options.reject_unknown_dynamic_fields;
     let resources = std::mem::take(&mut settings.resources);
-    let compiled = bootstrap::compile(resources, &stats, &clusters, &logs, &secrets, &routes, &process)?;
+    let context = Context {
+        stats: &stats,
+        clusters: &clusters,
+        logs: &logs,
+        secrets: &secrets,
+        routes: &routes,
+        extensions: &extensions,
+        process: &process,
+    };
+    let compiled = bootstrap::compile(resources, &context)?;
     let admin_address = bootstrap::admin_address(settings.admin.as_ref().and_then(|a| a.address.clone()))?;
     if options.mode == Mode::Validate {
         // Envoy's words, which scripts look for.
@@ -134,6 +144,7 @@ fn serve(options: Options, log: LogHandle) -> Result<(), StartError> {
             compiled: compiled.listeners,
             config,
             routes,
+            extensions,
             process,
             runtime,
             node: discovery_node(settings.node),
@@ -159,6 +170,7 @@ struct Configured {
     compiled: Vec<Compiled>,
     config: Arc<ConfigStore>,
     routes: Arc<RouteSlots>,
+    extensions: Arc<ExtensionSlots>,
     process: Process,
     runtime: Arc<Mutex<Vec<RuntimeLayer>>>,
     node: Node,
@@ -219,7 +231,7 @@ fn control_loop(
             });
         }
         let shared = control.shared.clone();
-        let Configured { compiled, config, routes, process, runtime, node, dynamic } = configured;
+        let Configured { compiled, config, routes, extensions, process, runtime, node, dynamic } = configured;
         let manager = Manager::new(Setup {
             worker: Worker::control(shared.clone()),
             listeners: ListenerManager::new(shared.clone()),
@@ -228,6 +240,7 @@ fn control_loop(
             logs: logs.clone(),
             secrets: secrets.clone(),
             routes,
+            extensions,
             process,
             node,
             dynamic,

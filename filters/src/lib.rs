@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod address;
+pub mod cel;
 pub mod connection;
 pub mod filter;
 pub mod filter_state;

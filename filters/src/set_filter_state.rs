@@ -196,6 +196,26 @@ mod tests {
         assert_eq!((plain("a").as_deref(), plain("b").as_deref()), (Some("10.0.0.2"), Some("<10.0.0.2>")));
     }
 
+    /// `set_dst_address` of a waypoint of several networks: where a tunnel was to go, or else the service's own address.
+    #[test]
+    fn an_expression_chooses_the_address() {
+        let format = format!("%CEL('{LOCAL_IP}' in filter_state ? filter_state['{LOCAL_IP}']: r'127.2.0.9:80')%");
+        let key = "envoy.network.transport_socket.original_dst_address";
+        let config = network_api::set_filter_state::v3::Config {
+            on_new_connection: vec![value(key, "", &format)],
+            ..Default::default()
+        };
+        let filter = crate::network::set_filter_state::SetFilterState::compile(config, "f").unwrap();
+        let mut connection = connection();
+        filter.on_new_connection(&mut connection);
+        let address = |text: &str| Some(Object::Address(Address::parse_ip_port(text).unwrap()));
+        assert_eq!(connection.filter_state.get(key).cloned(), address("127.2.0.9:80"));
+        let object = address("10.1.2.3:80").unwrap();
+        connection.filter_state.set(Entry { key: LOCAL_IP.into(), object, shared: Shared::None, read_only: false });
+        filter.on_new_connection(&mut connection);
+        assert_eq!(connection.filter_state.get(key).cloned(), address("10.1.2.3:80"));
+    }
+
     #[test]
     fn what_cannot_be_set_is_refused() {
         for (value, expected) in [

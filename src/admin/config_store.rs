@@ -83,14 +83,27 @@ impl ConfigStore {
 
     /// Keeps a resource of a discovery service.
     pub fn put_dynamic(&self, kind: Kind, name: &str, message: Any, version: &str, warming: bool) {
-        let resource = Resource::new(message, Some(version.to_owned()));
+        let mut resource = Resource::new(message, Some(version.to_owned()));
         let mut inner = self.lock();
         inner.refused.get_mut(&kind).and_then(|m| m.remove(name));
-        if warming {
-            inner.warming.entry(kind).or_default().insert(name.to_owned(), resource);
+        let into = if warming {
+            inner.warming.entry(kind).or_default()
         } else {
             inner.warming.get_mut(&kind).and_then(|m| m.remove(name));
-            inner.resources.entry(kind).or_default().insert(name.to_owned(), resource);
+            inner.resources.entry(kind).or_default()
+        };
+        match into.get_mut(name) {
+            Some(old) => {
+                // Most of a push is what was there before. It stays where it lies: thousands of copies would move to the end of the heap, one by
+                // one, and hold what lies free before them.
+                if old.message == resource.message {
+                    std::mem::swap(&mut old.message, &mut resource.message);
+                }
+                *old = resource;
+            }
+            None => {
+                into.insert(name.to_owned(), resource);
+            }
         }
     }
 

@@ -137,6 +137,7 @@ load_assignment:
         logs: &state.access_logs,
         secrets: &state.secrets,
         routes: &crate::route::slot::RouteSlots::default(),
+        extensions: &crate::config::extension_slot::ExtensionSlots::default(),
         process: &Process::default(),
     };
     let cluster = crate::cluster::compile::compile(proto, &context, "c").unwrap();

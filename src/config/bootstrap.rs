@@ -1,7 +1,6 @@
 //! `config.bootstrap.v3.Bootstrap`: from a file and the command line to what the server starts with.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use waypost_filters::metadata::json_of_struct;
 use waypost_xds::envoy::config::bootstrap::v3;
@@ -15,11 +14,8 @@ use crate::cluster::{self, ClusterTable};
 use crate::discovery::source::Fetch;
 use crate::discovery::{Dynamic, RuntimeSource};
 use crate::listener;
-use crate::observe::access_log::AccessLogFiles;
-use crate::observe::stats::Store;
 use crate::overload::Overload;
-use crate::route::slot::{RouteSlots, Routes};
-use crate::tls::SecretStore;
+use crate::route::slot::Routes;
 
 /// Reads a bootstrap: a file, text that is merged over it, or both. `strict` refuses fields that the API does not have.
 pub fn read(path: &str, over: &str, strict: bool) -> Result<v3::Bootstrap, ConfigError> {
@@ -247,23 +243,15 @@ pub struct Resources {
 }
 
 /// Compiles the static resources: secrets, then clusters, then listeners. Clusters that CDS may bring are not missed.
-pub fn compile(
-    resources: b::StaticResources,
-    stats: &Arc<Store>,
-    clusters: &ClusterTable,
-    logs: &AccessLogFiles,
-    secrets: &SecretStore,
-    routes: &RouteSlots,
-    process: &Process,
-) -> Result<Resources, ConfigError> {
+pub fn compile(resources: b::StaticResources, cx: &Context<'_>) -> Result<Resources, ConfigError> {
     let b::StaticResources { listeners, clusters: cluster_protos, secrets: secret_protos } = resources;
     for (i, secret) in secret_protos.into_iter().enumerate() {
-        secrets.add_static(secret, &format!("static_resources.secrets[{i}]"))?;
+        cx.secrets.add_static(secret, &format!("static_resources.secrets[{i}]"))?;
     }
-    let cx = Context { stats, clusters, logs, secrets, routes, process };
+    let clusters = cx.clusters;
     for (i, proto) in cluster_protos.into_iter().enumerate() {
         let path = format!("static_resources.clusters[{i}]");
-        let cluster = cluster::compile::compile(proto, &cx, &path)?;
+        let cluster = cluster::compile::compile(proto, cx, &path)?;
         let slot = clusters.slot(&cluster.names.name);
         if slot.set(Some(cluster)).is_some() {
             return Err(ConfigError::new(format!("{path}.name"), format!("there is another cluster '{}'", slot.name)));
@@ -273,7 +261,7 @@ pub fn compile(
     let mut compiled: Vec<listener::compile::Compiled> = Vec::new();
     for (i, proto) in listeners.into_iter().enumerate() {
         let path = format!("static_resources.listeners[{i}]");
-        let one = listener::compile::compile(proto, &cx, &path)?;
+        let one = listener::compile::compile(proto, cx, &path)?;
         let listener = &one.listener;
         if compiled.iter().any(|l| l.listener.name == listener.name) {
             return Err(ConfigError::new(

@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod bootstrap;
 pub mod convert;
 pub mod extension;
+pub mod extension_slot;
 #[cfg(test)]
 mod not_yet;
 
@@ -27,8 +28,10 @@ pub struct Context<'a> {
     pub logs: &'a AccessLogFiles,
     /// Where TLS secrets come from.
     pub secrets: &'a crate::tls::SecretStore,
-    /// Where route tables of RDS will be.
+    /// Where route tables of RDS will be, and what connection managers share.
     pub routes: &'a crate::route::slot::RouteSlots,
+    /// Where extensions of ECDS will be.
+    pub extensions: &'a extension_slot::ExtensionSlots,
     /// What the command line and the bootstrap say about the process.
     pub process: &'a Process,
 }

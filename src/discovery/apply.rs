@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use prost::{Message, Name};
 use waypost_xds::client::{Event, Resource, Update};
@@ -11,7 +11,7 @@ use waypost_xds::{any, validate};
 use super::fetch::Subject;
 use super::source::Source;
 use super::streams::StreamId;
-use super::{Manager, Type};
+use super::{LARGE, Manager, QUIET, Type};
 use crate::admin::{Failed, Kind};
 
 /// A resource of an update, decoded.
@@ -75,7 +75,13 @@ impl Manager {
                     }
                 }
             }
-            Event::Update(update) => self.update(stream, &update),
+            Event::Update(update) => {
+                self.update(stream, &update);
+                if self.tidy_at.is_some() || update.resources.iter().map(|r| r.body.value.len()).sum::<usize>() >= LARGE
+                {
+                    self.tidy_at = Some(Instant::now() + QUIET);
+                }
+            }
         }
     }
 
@@ -162,6 +168,11 @@ impl Manager {
         if let Some(slot) = self.secret_slots.get(subject) {
             slot.settle();
         }
+        if subject.kind == Type::Extension
+            && let Some(slot) = self.parts.extensions.find(&subject.source, &subject.name)
+        {
+            slot.stats.config_fail.inc();
+        }
         for cluster in self.clusters.with_endpoints(subject) {
             cluster.stats.init_fetch_timeout.inc();
         }
@@ -169,25 +180,27 @@ impl Manager {
 }
 
 impl Manager {
-    /// Decodes and validates all resources of an update: one that cannot be read refuses all of them, as with Envoy.
+    /// Decodes and validates all resources of an update: one that cannot be read refuses all of them, as with Envoy. Clusters and listeners that
+    /// are known as they come are left out, since nothing is done about them: with a push most come again as they were.
     pub(super) fn decode<'a, M: Message + Name + Default>(
         &self,
         kind: Type,
         update: &'a Update,
     ) -> Result<Vec<Decoded<'a, M>>, String> {
         let name = M::full_name();
-        update
-            .resources
-            .iter()
-            .map(|resource| {
-                let message = any::unpack(&resource.body, &resource.name).map_err(|e| e.to_string())?;
-                // What has been looked at before is not looked at again.
-                if !dump_kind(kind).is_some_and(|k| self.config.same(k, &resource.name, &resource.body)) {
-                    self.note_unknown(&name, resource)?;
-                }
-                Ok(Decoded { name: &resource.name, message, resource })
-            })
-            .collect()
+        let decode = |resource: &'a Resource| {
+            let same = dump_kind(kind).is_some_and(|k| self.config.same(k, &resource.name, &resource.body));
+            if same && matches!(kind, Type::Cluster | Type::Listener) {
+                return Ok(None);
+            }
+            let message = any::unpack(&resource.body, &resource.name).map_err(|e| e.to_string())?;
+            // What has been looked at before is not looked at again.
+            if !same {
+                self.note_unknown(&name, resource)?;
+            }
+            Ok(Some(Decoded { name: &*resource.name, message, resource }))
+        };
+        update.resources.iter().filter_map(|resource| decode(resource).transpose()).collect()
     }
 
     /// Counts fields that the API does not have, and refuses them with `--reject-unknown-dynamic-fields`.

@@ -107,7 +107,7 @@ impl Manager {
     pub(super) fn apply_clusters(&mut self, update: &Update) -> Result<(), String> {
         let decoded = self.decode::<v3::Cluster>(Type::Cluster, update)?;
         let mut failures = Failures::default();
-        let named: HashSet<&str> = decoded.iter().map(|d| d.name).collect();
+        let named: HashSet<&str> = update.resources.iter().map(|r| r.name.as_str()).collect();
         let gone: Vec<String> = if update.complete {
             let is_gone = |(name, entry): &(&String, &Entry)| !entry.fixed && !named.contains(name.as_str());
             self.clusters.all.iter().filter(is_gone).map(|(name, _)| name.clone()).collect()
@@ -144,7 +144,7 @@ impl Manager {
             return Err(ConfigError::new("cluster.name", format!("the resource's name is '{name}'")));
         }
         let old = self.clusters.all.get(name);
-        if old.is_some_and(|e| e.fixed) || self.config.same(Kind::Cluster, name, &resource.body) {
+        if old.is_some_and(|e| e.fixed) {
             return Ok(false);
         }
         let active = old.and_then(|e| e.active.clone());

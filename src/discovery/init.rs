@@ -95,6 +95,7 @@ impl Manager {
     /// Asks for everything that was named by what has been compiled since.
     pub(super) fn subscribe_wanted(&mut self) {
         self.subscribe_routes();
+        self.subscribe_extensions();
         self.subscribe_secrets();
     }
 }

@@ -9,9 +9,11 @@ use waypost_xds::envoy::config::listener::v3;
 use super::apply::{Decoded, Failures};
 use super::fetch::Subject;
 use super::init::Stage;
+use super::source::Source;
 use super::{Manager, Type};
 use crate::admin::Kind;
 use crate::config::bootstrap::check_clusters;
+use crate::config::extension::Discovery;
 use crate::listener::compile::Compiled;
 use crate::listener::manager::{ListenerError, ListenerManager, Pending, Prepared};
 use crate::listener::{Chains, Terminal};
@@ -38,7 +40,7 @@ impl Manager {
     pub(super) fn apply_listeners(&mut self, update: &Update) -> Result<(), String> {
         let decoded = self.decode::<v3::Listener>(Type::Listener, update)?;
         let mut failures = Failures::default();
-        let named: HashSet<&str> = decoded.iter().map(|d| d.name).collect();
+        let named: HashSet<&str> = update.resources.iter().map(|r| r.name.as_str()).collect();
         let gone: Vec<String> = if update.complete {
             self.listeners.dynamic.iter().filter(|n| !named.contains(n.as_str())).cloned().collect()
         } else {
@@ -66,9 +68,6 @@ impl Manager {
     /// Adds or changes a listener; false where nothing changes.
     fn add_listener(&mut self, one: Decoded<'_, v3::Listener>, version: &str) -> Result<bool, ListenerError> {
         let Decoded { name, message, resource } = one;
-        if self.config.same(Kind::Listener, name, &resource.body) {
-            return Ok(false);
-        }
         let parts = self.parts.clone();
         let prepared = self.listeners.manager.prepare(message, &parts.context(), "listener")?;
         let body = resource.body.clone();
@@ -161,23 +160,33 @@ impl Manager {
     fn chains_are_warm(&self, chains: &Chains) -> bool {
         chains.all.iter().all(|chain| {
             chain.tls.as_ref().is_none_or(|t| t.settled())
+                && chain.discovered.iter().all(|d| self.extension_is_warm(d))
                 && match &chain.terminal {
-                    Terminal::Http(hcm) => hcm.routes.slot().is_none_or(|slot| {
-                        slot.current.load().is_some()
-                            || self.fetches.settled(&Subject {
-                                kind: Type::Route,
-                                source: slot.fetch.source.clone(),
-                                name: slot.name.clone(),
+                    Terminal::Http(hcm) => {
+                        hcm.discovered().all(|d| self.extension_is_warm(d))
+                            && hcm.routes.slot().is_none_or(|slot| {
+                                slot.current.load().is_some()
+                                    || self.is_settled(Type::Route, &slot.fetch.source, &slot.name)
                             })
-                    }),
+                    }
                     _ => true,
                 }
         })
     }
 
+    fn extension_is_warm(&self, discovery: &Discovery) -> bool {
+        let slot = &discovery.slot;
+        discovery.without_warming || slot.is_here() || self.is_settled(Type::Extension, &slot.fetch.source, &slot.name)
+    }
+
+    fn is_settled(&self, kind: Type, source: &Source, name: &str) -> bool {
+        self.fetches.settled(&Subject { kind, source: source.clone(), name: name.to_owned() })
+    }
+
     /// Forgets what nothing uses any more.
     pub(super) fn sweep(&mut self) {
         self.sweep_routes();
+        self.sweep_extensions();
         self.sweep_secrets();
     }
 }

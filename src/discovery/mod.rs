@@ -43,6 +43,7 @@ use self::stats::{ManagerStats, SubscriptionStats};
 use self::streams::{StreamId, Streams};
 pub use self::workloads::Workloads;
 use crate::admin::{ConfigStore, RuntimeLayer};
+use crate::config::extension_slot::ExtensionSlots;
 use crate::config::{Context, Process};
 use crate::lifecycle::Control;
 use crate::listener::compile::Compiled;
@@ -119,6 +120,8 @@ pub struct Setup {
     pub secrets: Arc<SecretStore>,
     /// Route slots.
     pub routes: Arc<RouteSlots>,
+    /// Slots of extensions.
+    pub extensions: Arc<ExtensionSlots>,
     /// What the bootstrap says of the process.
     pub process: Process,
     /// Who asks.
@@ -143,6 +146,7 @@ struct Parts {
     logs: Arc<AccessLogFiles>,
     secrets: Arc<SecretStore>,
     routes: Arc<RouteSlots>,
+    extensions: Arc<ExtensionSlots>,
     process: Process,
 }
 
@@ -154,6 +158,7 @@ impl Parts {
             logs: &self.logs,
             secrets: &self.secrets,
             routes: &self.routes,
+            extensions: &self.extensions,
             process: &self.process,
         }
     }
@@ -177,7 +182,15 @@ pub struct Manager {
     clusters: Clusters,
     listeners: Listeners,
     init: Init,
+    /// When memory is given back that a large update has left.
+    tidy_at: Option<Instant>,
 }
+
+/// An update of this many bytes leaves enough behind to be worth tidying up: less is soon used again.
+const LARGE: usize = 1 << 20;
+
+/// Tidying up waits until no more updates come: clusters, endpoints and listeners do so in a row.
+const QUIET: Duration = Duration::from_millis(250);
 
 impl Manager {
     /// A manager that has asked for nothing yet.
@@ -189,6 +202,7 @@ impl Manager {
             logs,
             secrets,
             routes,
+            extensions,
             process,
             node,
             dynamic,
@@ -201,7 +215,7 @@ impl Manager {
         let stats = ManagerStats::new(&shared.stats);
         let (streams, events) = Streams::new(worker, node, dynamic.ads.clone());
         Manager {
-            parts: Rc::new(Parts { shared, logs, secrets, routes, process }),
+            parts: Rc::new(Parts { shared, logs, secrets, routes, extensions, process }),
             config,
             dynamic,
             control,
@@ -216,6 +230,7 @@ impl Manager {
             clusters: Clusters::default(),
             listeners: Listeners::new(listeners, compiled),
             init: Init::default(),
+            tidy_at: None,
         }
     }
 
@@ -241,6 +256,10 @@ impl Manager {
                     }
                 }
                 () = resolved.notified() => {}
+                () = sleep_until(self.tidy_at) => {
+                    self.tidy_at = None;
+                    crate::memory::give_back();
+                }
                 _ = sweep.tick() => self.sweep(),
             }
             self.settle();

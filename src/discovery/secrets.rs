@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use waypost_xds::any;
 use waypost_xds::client::Update;
 use waypost_xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 
@@ -22,6 +23,9 @@ impl Manager {
             if self.fetches.add(Type::Secret, &fetch, slot.name(), Instant::now()) {
                 self.streams.subscribe(&fetch.source, Type::Secret, slot.name());
                 self.count_subject(Type::Secret, &fetch.source, slot.name(), "");
+                // What istioctl shows as warming; Envoy's word for its version.
+                let unknown = any::pack(&Secret { name: slot.name().to_owned(), r#type: None });
+                self.config.put_dynamic(Kind::Secret, slot.name(), unknown, "uninitialized", true);
             }
             self.secret_slots.insert(subject, slot);
         }

@@ -39,7 +39,7 @@ impl SubscriptionStats {
             Type::Listener => "listener_manager.lds.".to_owned(),
             Type::Route => format!("http.{owner}.rds.{name}."),
             Type::Secret => format!("sds.{name}."),
-            Type::Extension => format!("extension_config_discovery.http_filter.{name}."),
+            Type::Extension => format!("extension_config_discovery.{owner}.{name}."),
             Type::Runtime => format!("runtime.{name}."),
             Type::Workload => "workload_discovery.".to_owned(),
             Type::Endpoints => return None,

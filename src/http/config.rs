@@ -8,11 +8,13 @@ mod convert;
 pub mod local_reply;
 mod mapper_filter;
 mod protocol;
+mod shared;
 pub mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use self::compile::TRACERS;
+pub use self::shared::KnownSettings;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,14 +24,31 @@ use http::HeaderValue;
 use waypost_filters::access_log::AccessLog;
 use waypost_filters::head::Scheme;
 
-use crate::http::filters::{Chain, FilterConfig};
+use crate::http::chain_slot::ChainSlot;
 use crate::route::slot::Routes;
 use local_reply::LocalReplyConfig;
 use stats::Stats;
 
-/// A compiled `HttpConnectionManager`.
+/// A compiled `HttpConnectionManager`. It reads as its settings do.
 #[derive(Debug)]
 pub struct HttpConnectionManager {
+    /// All but the routes. Thousands of filter chains of a waypoint differ in nothing but these, and share one of them.
+    pub settings: Arc<Settings>,
+    /// `route_config` or `rds`
+    pub routes: Routes,
+}
+
+impl std::ops::Deref for HttpConnectionManager {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+/// What a connection manager is configured to do with any request.
+#[derive(Debug)]
+pub struct Settings {
     /// `codec_type`
     pub codec: Codec,
     /// `stat_prefix`
@@ -76,12 +95,8 @@ pub struct HttpConnectionManager {
     pub access_logs: Vec<AccessLog>,
     /// When lines are written before the end.
     pub access_log_options: AccessLogOptions,
-    /// `route_config` or `rds`
-    pub routes: Routes,
-    /// `http_filters` as configured, for the chains of routes that override them.
-    pub filters: Vec<FilterConfig>,
-    /// `http_filters`, built: the chain of a route that overrides nothing.
-    pub chain: Arc<Chain>,
+    /// `http_filters`: the chain of a route that overrides nothing.
+    pub chain: ChainSlot,
 }
 
 /// `codec_type`
@@ -404,7 +419,7 @@ pub struct UpgradeConfig {
     /// `enabled`, true by default.
     pub enabled: bool,
     /// `filters`, where the upgrade has a chain of its own.
-    pub chain: Option<Arc<Chain>>,
+    pub chain: Option<ChainSlot>,
 }
 
 /// `access_log_options`

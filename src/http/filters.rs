@@ -9,16 +9,17 @@ use std::sync::Arc;
 use http::HeaderName;
 use prost::Name;
 use waypost_filters::filter::HttpFilter;
+use waypost_filters::http::missing_config::MissingConfig;
 use waypost_filters::http::unsupported::{self, Unsupported};
 use waypost_xds::any;
-use waypost_xds::envoy::config::core::v3::ExtensionConfigSource;
 use waypost_xds::envoy::extensions::filters::http::router::v3 as router;
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use waypost_xds::google::protobuf::Any;
 
 use super::registry::{self, Known, Role};
-use crate::config::extension::{self, Discovered};
-use crate::config::{ConfigError, refuse, warn_ignored};
+use crate::config::extension::{self, Asker, Discovery};
+use crate::config::extension_slot::Family;
+use crate::config::{ConfigError, Context, refuse, warn_ignored};
 use crate::route::{FilterEffect, FilterOverrides};
 
 /// What becomes of requests on a chain with a guard that is not built.
@@ -44,8 +45,8 @@ pub struct FilterConfig {
 pub enum FilterSource {
     /// `typed_config`
     Inline(Any),
-    /// `config_discovery`: not here yet.
-    Discovery(Box<ExtensionConfigSource>),
+    /// `config_discovery`; none where nothing that is known could come of it.
+    Discovery(Option<Arc<Discovery>>),
 }
 
 /// The filters of a stream, in the order of requests, and the router that ends it.
@@ -153,11 +154,15 @@ impl Configured {
 
 impl FilterConfig {
     /// Takes `http_filters`; `path` is that of the list.
-    pub fn list(filters: Vec<proto::HttpFilter>, path: &str) -> Result<Vec<FilterConfig>, ConfigError> {
-        filters.into_iter().enumerate().map(|(i, f)| FilterConfig::new(f, format!("{path}[{i}]"))).collect()
+    pub fn list(
+        filters: Vec<proto::HttpFilter>,
+        cx: &Context<'_>,
+        path: &str,
+    ) -> Result<Vec<FilterConfig>, ConfigError> {
+        filters.into_iter().enumerate().map(|(i, f)| FilterConfig::new(f, cx, format!("{path}[{i}]"))).collect()
     }
 
-    fn new(filter: proto::HttpFilter, path: String) -> Result<FilterConfig, ConfigError> {
+    fn new(filter: proto::HttpFilter, cx: &Context<'_>, path: String) -> Result<FilterConfig, ConfigError> {
         let proto::HttpFilter { name, is_optional, disabled, config_type } = filter;
         if name.is_empty() {
             return Err(ConfigError::new(format!("{path}.name"), "value is required"));
@@ -167,60 +172,107 @@ impl FilterConfig {
                 (FilterSource::Inline(any), format!("{path}.typed_config"))
             }
             Some(proto::http_filter::ConfigType::ConfigDiscovery(source)) => {
-                (FilterSource::Discovery(Box::new(source)), format!("{path}.config_discovery"))
+                let path = format!("{path}.config_discovery");
+                let known = |t: &str| registry::find(t).is_some() || t == router::Router::full_name();
+                let asker = Asker { name: &name, family: Family::Http, is_optional };
+                let discovery = Discovery::compile(source, asker, cx, &path, known)?;
+                (FilterSource::Discovery(discovery.map(Arc::new)), path)
             }
             None => return Err(ConfigError::new(format!("{path}.typed_config"), "value is required")),
         };
         Ok(FilterConfig { name: name.into(), source, disabled, is_optional, path })
     }
 
-    fn router(&self) -> Option<&Any> {
+    /// Whether it can be the last of its list, as far as that is known now.
+    pub(super) fn may_end(&self) -> bool {
         match &self.source {
-            FilterSource::Inline(any) if any::type_name(any) == router::Router::full_name() => Some(any),
-            _ => None,
+            FilterSource::Inline(any) => any::type_name(any) == router::Router::full_name(),
+            FilterSource::Discovery(discovery) => discovery.is_some(),
         }
+    }
+
+    /// What a configuration makes of this filter; `last` if it ends its list.
+    pub(super) fn build(&self, any: &Any, last: bool, path: &str) -> Result<Content, ConfigError> {
+        let type_name = any::type_name(any);
+        let name = &self.name;
+        if type_name == router::Router::full_name() {
+            if !last {
+                let reason = format!(
+                    "Error: terminal filter named {name} of type {ROUTER} must be the last filter in a http filter chain."
+                );
+                return Err(ConfigError::new(path, reason));
+            }
+            return Ok(Content::Router(Arc::new(Router::compile(any, path)?)));
+        }
+        let content = match registry::find(&type_name) {
+            Some(known) => Content::Filter { type_name: known.type_name, built: build_known(known, any, self, path)? },
+            None => extension::unknown(&type_name, self.is_optional, path).map(|()| Content::NOTHING)?,
+        };
+        if last {
+            let reason = format!(
+                "Error: non-terminal filter named {name} of type {type_name} is the last filter in a http filter chain."
+            );
+            return Err(ConfigError::new(path, reason));
+        }
+        Ok(content)
     }
 }
 
-/// Builds the chain of a connection manager or of an upgrade; `path` is that of the list of filters.
-pub fn build_chain(filters: &[FilterConfig], path: &str) -> Result<Chain, ConfigError> {
-    let end = filters.split_last().and_then(|(last, others)| Some((last, last.router()?, others)));
-    let Some((last, router, others)) = end else {
-        return Err(ConfigError::new(path, "the last filter must be the terminal filter envoy.filters.http.router"));
-    };
-    let router = Arc::new(Router::compile(router, &last.path)?);
-    let mut configured = Vec::with_capacity(others.len());
-    for filter in others {
-        if filter.router().is_some() {
-            let reason = "envoy.filters.http.router is a terminal filter and must be the last one";
-            return Err(ConfigError::new(&filter.path, reason));
-        }
-        // What a filter says is checked even where it is disabled.
-        let (type_name, built) = build(filter)?;
-        let (name, disabled) = (filter.name.clone(), filter.disabled);
-        configured.push(Configured { name, type_name, disabled, filter: built });
+/// Envoy's name of the only terminal filter.
+const ROUTER: &str = "envoy.filters.http.router";
+
+/// A filter of a list, with what its configuration made of it.
+pub(super) struct Piece {
+    name: Arc<str>,
+    disabled: bool,
+    /// What it is now.
+    pub content: Content,
+}
+
+/// What a configuration makes of a filter.
+#[derive(Clone)]
+pub(super) enum Content {
+    /// The terminal filter.
+    Router(Arc<Router>),
+    /// Any other one.
+    Filter { type_name: &'static str, built: registry::Built },
+    /// Its configuration is not here.
+    Missing,
+}
+
+impl Content {
+    /// A filter that is left out.
+    pub const NOTHING: Content = Content::Filter { type_name: "", built: None };
+}
+
+impl Piece {
+    /// A filter of a list.
+    pub fn new(filter: &FilterConfig, content: Content) -> Piece {
+        Piece { name: filter.name.clone(), disabled: filter.disabled, content }
+    }
+}
+
+/// The chain of a list of filters; all but the last have been checked not to be terminal, and the last to be.
+pub(super) fn compose(pieces: &[Piece]) -> Chain {
+    let mut configured = Vec::with_capacity(pieces.len());
+    let mut end = None;
+    for Piece { name, disabled, content } in pieces {
+        let (type_name, filter): (_, registry::Built) = match content {
+            Content::Router(router) => {
+                end = Some(router.clone());
+                continue;
+            }
+            Content::Filter { type_name, built } => (*type_name, built.clone()),
+            Content::Missing => ("", Some(Arc::new(MissingConfig))),
+        };
+        configured.push(Configured { name: name.clone(), type_name, disabled: *disabled, filter });
     }
     let filters = configured.iter().filter(|c| !c.disabled).filter_map(|c| c.filter.clone()).collect();
-    Ok(Chain { filters, router, configured: configured.into() })
+    // Where the router itself is missing, no request gets that far.
+    Chain { filters, router: end.unwrap_or_default(), configured: configured.into() }
 }
 
-/// What a filter makes of its configuration, and the name of its type.
-fn build(filter: &FilterConfig) -> Result<(&'static str, registry::Built), ConfigError> {
-    let FilterConfig { source, path, is_optional, .. } = filter;
-    match source {
-        FilterSource::Inline(any) => {
-            let type_name = any::type_name(any);
-            match registry::find(&type_name) {
-                Some(known) => Ok((known.type_name, build_known(known, any, filter)?)),
-                None => extension::unknown(&type_name, *is_optional, path).map(|()| ("", None)),
-            }
-        }
-        FilterSource::Discovery(source) => Ok(("", discovered(source, filter)?)),
-    }
-}
-
-fn build_known(known: &Known, any: &Any, filter: &FilterConfig) -> Result<registry::Built, ConfigError> {
-    let path = &filter.path;
+fn build_known(known: &Known, any: &Any, filter: &FilterConfig, path: &str) -> Result<registry::Built, ConfigError> {
     match known.role {
         Role::Build(build) => build(any, path),
         Role::Adds(missing) => {
@@ -241,21 +293,17 @@ fn build_known(known: &Known, any: &Any, filter: &FilterConfig) -> Result<regist
     }
 }
 
-/// A filter whose configuration has not come: requests are answered as Envoy does until it has.
-fn discovered(source: &ExtensionConfigSource, filter: &FilterConfig) -> Result<registry::Built, ConfigError> {
-    let closed = extension::discovery(source, filter.is_optional, &filter.path, |type_name| {
-        registry::find(type_name).map(|known| match known.role {
-            Role::Adds(missing) => Discovered::Adds(missing),
-            Role::Build(_) | Role::Guards(_) => Discovered::Acts,
-        })
-    })?;
-    if !closed {
-        return Ok(None);
+impl Default for Router {
+    fn default() -> Router {
+        Router {
+            dynamic_stats: true,
+            suppress_envoy_headers: false,
+            respect_expected_rq_timeout: false,
+            suppress_grpc_request_failure_code_stats: false,
+            strict_check_headers: Vec::new(),
+            reject_connect_early_data: false,
+        }
     }
-    if !filter.disabled {
-        extension::warn_closed("http_filters.config_discovery", CLOSED, &filter.path);
-    }
-    Ok(Some(Arc::new(Unsupported::new(&filter.name))))
 }
 
 impl Router {

@@ -1,5 +1,6 @@
 //! HTTP: codecs, the connection manager and its rules.
 
+pub mod chain_slot;
 pub mod config;
 pub mod downstream;
 pub mod exchange;

@@ -587,7 +587,8 @@ pub fn chain_of(
             hcm.upgrade(kind, of_route)?
         }
     };
-    Some(route.and_then(|r| chain.on_route(&r.filters)).unwrap_or_else(|| chain.clone()))
+    let chain = chain.load();
+    Some(route.and_then(|r| chain.on_route(&r.filters)).unwrap_or(chain))
 }
 
 impl ActiveStream {

@@ -328,7 +328,7 @@ fn chain(proto: v3::FilterChain, key: ChainKey, cx: &Context<'_>, path: &str) ->
     if bool_of(use_proxy_proto) == Some(true) {
         return Err(ConfigError::unsupported(format!("{path}.use_proxy_proto")));
     }
-    let (network, terminal) = network::compile(filters, cx, path)?;
+    let network::Compiled { before, discovered, terminal } = network::compile(filters, cx, path)?;
     Ok(FilterChain {
         key,
         state: Arc::default(),
@@ -338,7 +338,8 @@ fn chain(proto: v3::FilterChain, key: ChainKey, cx: &Context<'_>, path: &str) ->
             transport_socket_connect_timeout,
             &format!("{path}.transport_socket_connect_timeout"),
         )?,
-        network: network.into(),
+        network: before.into(),
+        discovered: discovered.into(),
         terminal,
     })
 }

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod chain_match;
 pub mod compile;
+mod discovered;
 pub mod drain;
 pub mod identity;
 pub mod inspect;
@@ -33,6 +34,7 @@ use self::identity::{ChainKey, Digest};
 use self::network::Named;
 pub use self::set::{ListenerSet, Listeners, Stopped};
 pub use self::socket::ListenSocket;
+use crate::config::extension::Discovery;
 use crate::http::config::HttpConnectionManager;
 use crate::net::Io;
 use crate::net::socket::ListenOptions;
@@ -110,6 +112,8 @@ pub struct FilterChain {
     pub handshake_timeout: Option<Duration>,
     /// Network filters in front of the last.
     pub network: Arc<[Named]>,
+    /// What some of them wait for.
+    pub discovered: Arc<[Arc<Discovery>]>,
     /// The last one.
     pub terminal: Terminal,
 }
@@ -124,6 +128,7 @@ impl FilterChain {
             tls: self.tls.clone(),
             handshake_timeout: self.handshake_timeout,
             network: self.network.clone(),
+            discovered: self.discovered.clone(),
             terminal: self.terminal.clone(),
         }
     }

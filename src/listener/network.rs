@@ -17,8 +17,10 @@ use waypost_xds::envoy::extensions::filters::network as f;
 use waypost_xds::google::protobuf::Any;
 
 use super::Terminal;
+use super::discovered::DiscoveredFilter;
 use crate::config::convert::data_source;
-use crate::config::extension::{self, Discovered};
+use crate::config::extension::{self, Asker, Discovery};
+use crate::config::extension_slot::Family;
 use crate::config::{ConfigError, Context};
 use crate::http::config::HttpConnectionManager;
 use crate::tcp_proxy::TcpProxy;
@@ -65,9 +67,7 @@ const fn adds(type_name: &'static str, missing: &'static str) -> Known {
 pub static FILTERS: &[Known] = &[
     Known {
         type_name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        role: Role::Terminal(|any, cx, path| {
-            Ok(Terminal::Http(HttpConnectionManager::compile(any::unpack(any, path)?, cx, path)?))
-        }),
+        role: Role::Terminal(|any, cx, path| Ok(Terminal::Http(HttpConnectionManager::read(any, cx, path)?))),
     },
     Known {
         type_name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
@@ -153,12 +153,19 @@ enum Kind {
     Nothing,
 }
 
-/// The filters of a chain before the last, and the last.
-pub type Compiled = (Vec<Named>, Terminal);
+/// The filters of a chain.
+pub struct Compiled {
+    /// Those before the last.
+    pub before: Vec<Named>,
+    /// What some of them wait for.
+    pub discovered: Vec<Arc<Discovery>>,
+    /// The last.
+    pub terminal: Terminal,
+}
 
 /// Compiles `filters`; `path` is that of the filter chain.
 pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result<Compiled, ConfigError> {
-    let mut before: Vec<Named> = Vec::new();
+    let (mut before, mut discovered): (Vec<Named>, _) = (Vec::new(), Vec::new());
     let mut terminal = Terminal::Nothing;
     let count = filters.len();
     for (i, v3::Filter { name, config_type }) in filters.into_iter().enumerate() {
@@ -170,16 +177,17 @@ pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result
             }
             Some(ConfigType::ConfigDiscovery(source)) => {
                 let path = format!("{path}.config_discovery");
-                let closed = extension::discovery(&source, false, &path, |type_name| {
-                    find(type_name).map(|known| match known.role {
-                        Role::Adds(missing) => Discovered::Adds(missing),
-                        _ => Discovered::Acts,
-                    })
-                })?;
-                if closed {
-                    extension::warn_closed("filters.config_discovery", CLOSED, &path);
-                }
-                (if closed { Kind::Before(Box::new(Unsupported::new(&name))) } else { Kind::Nothing }, path)
+                let asker = Asker { name: &name, family: Family::Network, is_optional: false };
+                let kind = match Discovery::compile(source, asker, cx, &path, |t| find(t).is_some())? {
+                    Some(discovery) => {
+                        let discovery = Arc::new(discovery);
+                        let filter = DiscoveredFilter::compile(discovery.clone(), &path)?;
+                        discovered.push(discovery);
+                        Kind::Before(Box::new(filter))
+                    }
+                    None => Kind::Nothing,
+                };
+                (kind, path)
             }
             None => {
                 let reason = format!("expected a configuration of {name}");
@@ -200,38 +208,59 @@ pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result
             Kind::Nothing => {}
         }
     }
-    Ok((before, terminal))
+    Ok(Compiled { before, discovered, terminal })
 }
 
 /// What becomes of connections on a chain with a guard that is not built.
 const CLOSED: &str = "connections on chains with it are closed";
 
 fn filter(name: &str, any: &Any, cx: &Context<'_>, path: &str) -> Result<Kind, ConfigError> {
-    let type_name = any::type_name(any);
-    let Some(known) = find(&type_name) else {
-        return Err(ConfigError::new(path, format!("not supported: {type_name}")));
-    };
+    let known = known(any, path)?;
     Ok(match known.role {
-        Role::Build(build) => Kind::Before(build(any, path)?),
         Role::Terminal(build) => Kind::Terminal(build(any, cx, path)?),
-        Role::Adds(missing) => {
-            extension::checked(any, path)?;
-            extension::warn_missing(known.type_name, missing, path);
-            Kind::Nothing
-        }
         Role::Closed => {
             extension::checked(any, path)?;
             extension::warn_closed(known.type_name, CLOSED, path);
             Kind::Closed
         }
+        Role::Build(_) | Role::Adds(_) | Role::Guards(_) => match build(name, any, path)? {
+            Some(filter) => Kind::Before(filter),
+            None => Kind::Nothing,
+        },
+    })
+}
+
+fn known(any: &Any, path: &str) -> Result<&'static Known, ConfigError> {
+    let type_name = any::type_name(any);
+    find(&type_name).ok_or_else(|| ConfigError::new(path, format!("not supported: {type_name}")))
+}
+
+/// A filter that stands before the last; none where it has nothing to do.
+pub(super) fn build(name: &str, any: &Any, path: &str) -> Result<Option<Built>, ConfigError> {
+    let known = known(any, path)?;
+    match known.role {
+        Role::Build(build) => build(any, path).map(Some),
+        Role::Adds(missing) => {
+            extension::checked(any, path)?;
+            extension::warn_missing(known.type_name, missing, path);
+            Ok(None)
+        }
         Role::Guards(refuses_nothing) => {
             if refuses_nothing(&extension::checked(any, path)?) {
-                return Ok(Kind::Nothing);
+                return Ok(None);
             }
             extension::warn_closed(known.type_name, CLOSED, path);
-            Kind::Before(Box::new(Unsupported::new(name)))
+            Ok(Some(Box::new(Unsupported::new(name))))
         }
-    })
+        Role::Terminal(_) | Role::Closed => {
+            let type_name = known.type_name;
+            // Envoy's words.
+            let reason = format!(
+                "Error: terminal filter named {name} of type {type_name} must be the last filter in a network filter chain."
+            );
+            Err(ConfigError::new(path, reason))
+        }
+    }
 }
 
 #[cfg(test)]

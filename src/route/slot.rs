@@ -7,6 +7,7 @@ use arc_swap::{ArcSwapOption, Guard};
 
 use super::RouteTable;
 use crate::discovery::source::{Fetch, Source};
+use crate::http::config::KnownSettings;
 
 /// Where a connection manager's routes are: in its own configuration, or in a slot that RDS fills.
 #[derive(Clone, Debug)]
@@ -38,9 +39,11 @@ pub struct RouteSlot {
     pub current: ArcSwapOption<RouteTable>,
 }
 
-/// All slots.
+/// What connection managers share: all slots, and settings.
 #[derive(Debug, Default)]
 pub struct RouteSlots {
+    /// Settings that have been compiled before.
+    pub settings: KnownSettings,
     slots: Mutex<HashMap<(Source, String), Arc<RouteSlot>>>,
     wanted: Mutex<Vec<Arc<RouteSlot>>>,
 }

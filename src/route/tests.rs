@@ -26,6 +26,7 @@ pub(super) fn compile(config: RouteConfiguration) -> Result<Arc<RouteTable>, Con
         logs: &logs,
         secrets: &crate::tls::SecretStore::new(),
         routes: &crate::route::slot::RouteSlots::default(),
+        extensions: &crate::config::extension_slot::ExtensionSlots::default(),
         process: &process,
     };
     RouteTable::compile(config, &cx, "rc")

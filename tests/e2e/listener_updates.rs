@@ -58,6 +58,7 @@ impl Server {
             logs: &self.logs,
             secrets: &self.secrets,
             routes: &Default::default(),
+            extensions: &Default::default(),
             process: &process,
         };
         let cluster = cluster::compile::compile(proto, &cx, "cluster").unwrap();
@@ -74,6 +75,7 @@ impl Server {
             logs: &self.logs,
             secrets: &self.secrets,
             routes: &Default::default(),
+            extensions: &Default::default(),
             process: &process,
         };
         self.manager.prepare(proto, &cx, "listener").map_err(|e| e.to_string())

@@ -16,6 +16,7 @@ mod admin;
 mod config;
 mod discovery;
 mod drain;
+mod extensions;
 mod guards;
 mod host_sets;
 mod limits;

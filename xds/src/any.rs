@@ -6,6 +6,7 @@ use crate::{
     json::{self, Options, type_name as last},
     messages::typed_struct,
     validate,
+    wire::{Raw, Reader},
 };
 use prost::{Message, Name};
 use serde_json::Value;
@@ -43,6 +44,27 @@ pub fn content(any: &Any, path: &str) -> Result<(String, Vec<u8>), Error> {
     let name = last(&any.type_url);
     validate::check(name, &any.value).map_err(|error| error.within(path))?;
     Ok((name.to_owned(), any.value.clone()))
+}
+
+/// Whether the message within is one of this type, and not in a `TypedStruct`.
+pub fn is<M: Name>(any: &Any) -> bool {
+    last(&any.type_url) == M::full_name()
+}
+
+/// The message in field `number` of a message in wire form, and all other fields as they came. None where it is absent or there twice, where one of
+/// `others` (those of the same oneof) is there too, or where this is no message.
+pub fn take_field<'a>(wire: &'a [u8], number: u32, others: &[u32]) -> Option<(&'a [u8], Vec<u8>)> {
+    let (mut found, mut rest, mut reader) = (None, Vec::with_capacity(wire.len()), Reader(wire));
+    loop {
+        let before = reader.0;
+        let Some((at, raw)) = reader.next().ok()? else { break };
+        match raw {
+            Raw::Len(bytes) if at == number && found.is_none() => found = Some(bytes),
+            _ if at == number || others.contains(&at) => return None,
+            _ => rest.extend_from_slice(before.get(..before.len() - reader.0.len())?),
+        }
+    }
+    Some((found?, rest))
 }
 
 /// Whether the API has a message of this full name.

@@ -2,8 +2,11 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use ::prost::Message;
+
 use super::matching::{HeaderMatch, MetadataMatch};
 use super::{AccessLogError, error};
+use crate::cel;
 use crate::flags::{Flag, Flags};
 use crate::format::{AccessLogType, FormatContext, duration_of, grpc_status};
 use waypost_xds::envoy::config::accesslog::v3 as proto;
@@ -11,8 +14,12 @@ use waypost_xds::envoy::config::accesslog::v3::access_log_filter::FilterSpecifie
 use waypost_xds::envoy::config::accesslog::v3::comparison_filter::Op;
 use waypost_xds::envoy::config::core::v3::RuntimeUInt32;
 use waypost_xds::envoy::data::accesslog::v3::AccessLogType as ProtoType;
+use waypost_xds::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
 use waypost_xds::envoy::r#type::v3::FractionalPercent;
 use waypost_xds::envoy::r#type::v3::fractional_percent::DenominatorType;
+
+/// The end of the type URL of `ExpressionFilter`.
+const CEL_FILTER: &str = "/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
 
 /// A compiled filter.
 #[derive(Clone, Debug)]
@@ -37,6 +44,8 @@ pub(super) enum Filter {
         matcher: Option<MetadataMatch>,
         if_missing: bool,
     },
+    /// An expression that is true.
+    Cel(cel::Expression),
     /// A bit for each type.
     LogType {
         types: u32,
@@ -83,6 +92,7 @@ impl Filter {
             Filter::Metadata { matcher, if_missing } => {
                 matcher.as_ref().map_or(*if_missing, |m| m.matches(&cx.info.metadata, *if_missing))
             }
+            Filter::Cel(expression) => expression.is_true(cx),
             Filter::LogType { types, exclude } => (types & bit(cx.access_log_type) != 0) != *exclude,
         }
     }
@@ -126,11 +136,23 @@ fn specifier(specifier: FilterSpecifier, path: &str) -> Result<Filter, AccessLog
             let types = types.into_iter().map(|t| log_type(t, &path)).try_fold(0, |bits, t| Ok(bits | t?))?;
             Filter::LogType { types, exclude }
         }
-        FilterSpecifier::ExtensionFilter(proto::ExtensionFilter { name, config_type: _ }) => {
-            let reason = format!("access log filter '{name}' is not supported yet");
-            return Err(error(&format!("{path}.extension_filter"), reason));
-        }
+        FilterSpecifier::ExtensionFilter(filter) => extension(filter, &format!("{path}.extension_filter"))?,
     })
+}
+
+fn extension(filter: proto::ExtensionFilter, path: &str) -> Result<Filter, AccessLogError> {
+    let proto::ExtensionFilter { name, config_type } = filter;
+    let Some(proto::extension_filter::ConfigType::TypedConfig(any)) =
+        config_type.filter(|proto::extension_filter::ConfigType::TypedConfig(any)| any.type_url.ends_with(CEL_FILTER))
+    else {
+        return Err(error(path, format!("access log filter '{name}' is not supported yet")));
+    };
+    let path = format!("{path}.typed_config");
+    let ExpressionFilter { expression, cel_config } =
+        ExpressionFilter::decode(any.value.as_slice()).map_err(|e| error(&path, e.to_string()))?;
+    let options = cel_config.map(cel::Options::from).unwrap_or_default();
+    let compiled = cel::Expression::parse(&expression, options);
+    compiled.map(Filter::Cel).map_err(|e| error(&format!("{path}.expression"), e.to_string()))
 }
 
 fn several(filters: Vec<proto::AccessLogFilter>, path: &str) -> Result<Vec<Filter>, AccessLogError> {

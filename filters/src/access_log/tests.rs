@@ -10,16 +10,18 @@ use crate::flags::Flag;
 use crate::format::AccessLogType;
 use crate::head::{RequestHead, ResponseHead, Scheme};
 use crate::stream::{HttpStream, StreamInfo};
+use ::prost::{Message, Name};
 use std::sync::Arc;
 use waypost_xds::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
 use waypost_xds::envoy::config::accesslog::v3::{
     AccessLogFilter, AndFilter, ComparisonFilter, DurationFilter, ExtensionFilter, GrpcStatusFilter, HeaderFilter,
     LogTypeFilter, MetadataFilter, NotHealthCheckFilter, OrFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter,
-    TraceableFilter,
+    TraceableFilter, extension_filter,
 };
 use waypost_xds::envoy::config::core::v3::RuntimeUInt32;
 use waypost_xds::envoy::config::route::v3::HeaderMatcher;
 use waypost_xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use waypost_xds::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
 use waypost_xds::envoy::r#type::matcher::v3::metadata_matcher::{PathSegment, path_segment::Segment};
 use waypost_xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use waypost_xds::envoy::r#type::matcher::v3::{MetadataMatcher, StringMatcher, ValueMatcher, value_matcher};
@@ -225,6 +227,24 @@ fn grpc_status_metadata_and_log_type() {
     let types =
         |types: &[i32], exclude| FilterSpecifier::LogTypeFilter(LogTypeFilter { types: types.to_vec(), exclude });
     assert!(passes(types(&[6], false)) && !passes(types(&[6], true)) && !passes(types(&[3, 14], false)));
+}
+
+#[test]
+fn expressions_decide_what_is_logged() {
+    let cel = |expression: &str| {
+        let config = ExpressionFilter { expression: expression.to_owned(), cel_config: None };
+        let any = Any { type_url: ExpressionFilter::type_url(), value: config.encode_to_vec() };
+        let config_type = Some(extension_filter::ConfigType::TypedConfig(any));
+        FilterSpecifier::ExtensionFilter(ExtensionFilter { name: "cel".to_owned(), config_type })
+    };
+    // As istiod sends it for `filter.expression` of a Telemetry resource.
+    assert!(passes(cel("response.code >= 400 || 'x-log' in request.headers")));
+    assert!(passes(cel("'x-a' in request.headers")) && !passes(cel("response.code < 400")));
+    assert!(!passes(cel("request.nope")) && !passes(cel("response.code")));
+    assert_eq!(
+        refused(cel("response.code >")),
+        "access_log[0].filter.extension_filter.typed_config.expression: Not able to parse expression: 1:16: unexpected end"
+    );
 }
 
 #[test]

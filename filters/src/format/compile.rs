@@ -2,18 +2,22 @@
 
 use std::time::SystemTime;
 
+use super::certificate;
 use super::headers::{HeaderOp, Key, MessagePart, PathOp, QueryOp, ServerNameOp, ServerNameOrder, Source};
-use super::operator::{Between, FilterStateOp, FilterStateShape, MetadataFn, MetadataOp, Op, Operator, Point};
+use super::operator::{Between, CelOp, FilterStateOp, FilterStateShape, MetadataFn, MetadataOp, Op, Operator, Point};
 use super::plain;
 use super::status::{GrpcShape, write_underscored};
 use super::time::{Moment, TimeFormat, TimeOp};
 use super::{FormatContext, FormatError};
-use super::{cel, certificate};
+use crate::cel::{Expression, Options};
 
-/// Formatter extensions of the format.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Extensions {
+/// Formatter extensions of a format (`formatters`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// Whether `envoy.formatter.req_without_query` is configured.
     pub req_without_query: bool,
+    /// `cel_config` of `envoy.formatter.cel`; `%CEL(…)%` itself is always there.
+    pub cel: Options,
 }
 
 type Compiled = Result<Op, FormatError>;
@@ -118,10 +122,10 @@ fn command(
         "UPSTREAM_FILTER_STATE" => filter_state(params).map(|_| Op::Missing)?,
         "ENVIRONMENT" => Op::Constant(std::env::var(params).unwrap_or_else(|_| "-".to_owned()).into()),
         "COALESCE" => coalesce(params, extensions)?,
-        "CEL" => match cel::compile(params) {
-            Some(op) => op,
-            None => return Ok(None),
-        },
+        "CEL" | "TYPED_CEL" => {
+            let expression = Expression::parse(params, extensions.cel).map_err(|e| FormatError(e.to_string()))?;
+            Op::Cel(CelOp { expression, typed: name == "TYPED_CEL" })
+        }
         _ => match plain::masked_address(name, params) {
             Some(op) => op,
             None => return Ok(None),
@@ -132,8 +136,6 @@ fn command(
 /// Operators of Envoy 1.40 for which the stream has no data yet. They are refused rather than printed as missing.
 fn is_known(name: &str) -> bool {
     const KNOWN: &[&str] = &[
-        "CEL",
-        "TYPED_CEL",
         "DOWNSTREAM_CX_RTT",
         "DOWNSTREAM_DETECTED_CLOSE_TYPE",
         "DOWNSTREAM_LOCAL_CLOSE_REASON",

@@ -328,12 +328,12 @@ impl ServerNameOp {
 }
 
 /// Bytes of all names and values (`HeaderMap::byteSize`).
-pub(super) fn byte_size(headers: &HeaderMap) -> i64 {
+pub(crate) fn byte_size(headers: &HeaderMap) -> i64 {
     headers.iter().map(|(n, v)| size(n.as_str(), v.len())).sum()
 }
 
 /// The same of a request, pseudo headers included.
-pub(super) fn request_size(request: &RequestHead) -> i64 {
+pub(crate) fn request_size(request: &RequestHead) -> i64 {
     let of = |name, value: Option<&HeaderValue>| value.map_or(0, |v| size(name, v.len()));
     size(":method", request.method.as_str().len())
         + size(":scheme", request.scheme.as_str().len())
@@ -343,7 +343,7 @@ pub(super) fn request_size(request: &RequestHead) -> i64 {
 }
 
 /// The same of a response.
-pub(super) fn response_size(response: &ResponseHead) -> i64 {
+pub(crate) fn response_size(response: &ResponseHead) -> i64 {
     size(":status", 3) + byte_size(&response.headers)
 }
 

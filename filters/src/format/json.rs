@@ -3,7 +3,7 @@
 //! Without `omit_empty_values` the shape never changes, so the program is flat: literals with values between them.
 
 use super::operator::Operator;
-use super::{FormatContext, FormatError, Piece, parse, value};
+use super::{Extensions, FormatContext, FormatError, Piece, parse, value};
 use waypost_xds::google::protobuf::{Struct, Value, value::Kind};
 
 /// How a struct format is written. Keys are always sorted: `json_format_options.sort_properties` says no more than Envoy does anyway.
@@ -11,8 +11,8 @@ use waypost_xds::google::protobuf::{Struct, Value, value::Kind};
 pub struct JsonOptions {
     /// `omit_empty_values`: members that are missing are left out.
     pub omit_empty_values: bool,
-    /// Whether the extension `envoy.formatter.req_without_query` is configured.
-    pub req_without_query: bool,
+    /// `formatters`
+    pub extensions: Extensions,
 }
 
 /// A compiled `json_format`.
@@ -122,7 +122,7 @@ fn node(value: &Value, options: JsonOptions) -> Result<Node, FormatError> {
         }
         Some(Kind::StructValue(s)) => Node::Object(members(s, options)?),
         Some(Kind::ListValue(l)) => Node::Array(l.values.iter().map(|v| node(v, options)).collect::<Result<_, _>>()?),
-        Some(Kind::StringValue(text)) => string(parse::pieces(text, options.req_without_query)?),
+        Some(Kind::StringValue(text)) => string(parse::pieces(text, options.extensions)?),
     })
 }
 

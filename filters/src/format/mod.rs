@@ -2,7 +2,6 @@
 //!
 //! An operator writes straight into the line that is being built; nothing is allocated beside it.
 
-mod cel;
 mod certificate;
 mod compile;
 pub mod header_ops;
@@ -20,6 +19,8 @@ pub(crate) mod value;
 #[cfg(test)]
 mod tests;
 
+pub use compile::Extensions;
+pub(crate) use headers::{byte_size, request_size, response_size};
 pub use json::{JsonFormat, JsonOptions};
 pub(crate) use operator::duration as duration_of;
 pub(crate) use status::grpc_status;
@@ -143,12 +144,12 @@ impl AccessLogType {
 impl Format {
     /// Compiles a format.
     pub fn parse(text: &str) -> Result<Format, FormatError> {
-        Format::parse_with(text, false)
+        Format::parse_with(text, Extensions::default())
     }
 
-    /// Compiles a format; `req_without_query` says whether the extension `envoy.formatter.req_without_query` is configured.
-    pub fn parse_with(text: &str, req_without_query: bool) -> Result<Format, FormatError> {
-        parse::pieces(text, req_without_query).map(|pieces| Format { pieces: pieces.into() })
+    /// Compiles a format with extensions.
+    pub fn parse_with(text: &str, extensions: Extensions) -> Result<Format, FormatError> {
+        parse::pieces(text, extensions).map(|pieces| Format { pieces: pieces.into() })
     }
 
     /// Appends the text, with `-` for what is missing.

@@ -9,6 +9,7 @@ use super::place::AddressOp;
 use super::status::GrpcShape;
 use super::time::TimeOp;
 use super::value;
+use crate::cel::Expression;
 use crate::filter_state::Object;
 use crate::metadata::Metadata;
 
@@ -48,6 +49,7 @@ pub(super) enum Op {
     Metadata(MetadataOp),
     FilterState(FilterStateOp),
     GrpcStatus(GrpcShape),
+    Cel(CelOp),
     /// The first that is there and not empty.
     Coalesce(Box<[Operator]>),
 }
@@ -75,6 +77,13 @@ pub(super) struct MetadataOp {
     pub source: MetadataFn,
     pub namespace: Box<str>,
     pub path: Box<[Box<str>]>,
+}
+
+/// `CEL` and `TYPED_CEL`, which differ in JSON.
+#[derive(Clone, Debug)]
+pub(super) struct CelOp {
+    pub expression: Expression,
+    pub typed: bool,
 }
 
 /// `FILTER_STATE`.
@@ -111,6 +120,18 @@ impl Operator {
             Op::Metadata(m) => m.find(cx).is_some_and(|v| self.metadata_json(v, out)),
             Op::FilterState(FilterStateOp { key, shape: FilterStateShape::Typed }) => {
                 cx.info.object(key).is_some_and(|o| typed(o, out))
+            }
+            Op::Cel(CelOp { expression, typed: true }) => {
+                let start = out.len();
+                // Strings are cut, other values are not.
+                if !expression.json(cx, out) {
+                    return false;
+                }
+                if self.max_length.is_none() || out.get(start) != Some(&b'"') {
+                    return true;
+                }
+                out.truncate(start);
+                self.quoted(out, |out| expression.text(cx, out))
             }
             Op::Coalesce(operators) => {
                 let start = out.len();
@@ -197,6 +218,7 @@ impl Op {
             }),
             Op::FilterState(f) => cx.info.object(&f.key).is_some_and(|o| f.shape.text(o, out)),
             Op::GrpcStatus(shape) => shape.text(cx, out),
+            Op::Cel(c) => c.expression.text(cx, out),
             Op::Coalesce(operators) => {
                 let start = out.len();
                 operators.iter().any(|o| {

@@ -13,7 +13,7 @@ struct Command<'a> {
 }
 
 /// Compiles a text. Neighbouring constants become one literal.
-pub(super) fn pieces(text: &str, req_without_query: bool) -> Result<Vec<Piece>, FormatError> {
+pub(super) fn pieces(text: &str, extensions: Extensions) -> Result<Vec<Piece>, FormatError> {
     let mut pieces = Vec::new();
     let mut literal = Vec::new();
     let mut rest = text;
@@ -30,7 +30,6 @@ pub(super) fn pieces(text: &str, req_without_query: bool) -> Result<Vec<Piece>, 
                 "Incorrect configuration: {text}. Couldn't find valid command at position {position}"
             )));
         };
-        let extensions = Extensions { req_without_query };
         match compile(command.name, command.params.unwrap_or_default(), command.max_length, extensions)? {
             Operator { op: Op::Constant(text), max_length: None } => literal.extend_from_slice(text.as_bytes()),
             operator => {

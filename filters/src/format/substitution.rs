@@ -1,9 +1,12 @@
 //! `config.core.v3.SubstitutionFormatString`: text or JSON, with its extensions.
 
-use super::{Format, FormatContext, FormatError, JsonFormat, JsonOptions};
+use ::prost::Message;
+
+use super::{Extensions, Format, FormatContext, FormatError, JsonFormat, JsonOptions};
 use waypost_xds::envoy::config::core::v3 as proto;
 use waypost_xds::envoy::config::core::v3::data_source::Specifier;
 use waypost_xds::envoy::config::core::v3::substitution_format_string::Format as Kind;
+use waypost_xds::envoy::extensions::formatter::cel::v3::Cel;
 
 /// A `SubstitutionFormatString` that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,13 +52,23 @@ impl SubstitutionFormat {
             json_format_options: _,
             format,
         } = format;
-        let mut req_without_query = false;
+        let mut extensions = Extensions::default();
         for (i, proto::TypedExtensionConfig { name, typed_config }) in formatters.into_iter().enumerate() {
-            let type_url = typed_config.map(|any| any.type_url).unwrap_or_default();
-            match type_url.rsplit('/').next().unwrap_or_default() {
-                "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery" => req_without_query = true,
-                // These have become operators that are always there.
-                "envoy.extensions.formatter.metadata.v3.Metadata" | "envoy.extensions.formatter.cel.v3.Cel" => {}
+            let any = typed_config.unwrap_or_default();
+            match any.type_url.rsplit('/').next().unwrap_or_default() {
+                "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery" => {
+                    extensions.req_without_query = true
+                }
+                // The operator is always there; what it may do is said here.
+                "envoy.extensions.formatter.cel.v3.Cel" => {
+                    let Cel { cel_config } = Cel::decode(any.value.as_slice()).map_err(|e| SubstitutionError {
+                        path: format!("{path}.formatters[{i}].typed_config"),
+                        reason: e.to_string(),
+                    })?;
+                    extensions.cel = cel_config.map(Into::into).unwrap_or_default();
+                }
+                // This has become an operator that is always there.
+                "envoy.extensions.formatter.metadata.v3.Metadata" => {}
                 other => {
                     let reason = format!("formatter '{name}' of type '{other}' is not supported yet");
                     return Err(SubstitutionError { path: format!("{path}.formatters[{i}]"), reason });
@@ -63,7 +76,7 @@ impl SubstitutionFormat {
             }
         }
         let parse = |text: &str, field: &str| {
-            Format::parse_with(text, req_without_query).map(Shape::Text).map_err(|e| at(e, path, field))
+            Format::parse_with(text, extensions).map(Shape::Text).map_err(|e| at(e, path, field))
         };
         #[allow(deprecated, reason = "the deprecated field is still supported")]
         let shape = match format {
@@ -73,11 +86,9 @@ impl SubstitutionFormat {
                 let text = text_of(source, &format!("{path}.text_format_source"))?;
                 parse(&text, "text_format_source")?
             }
-            Some(Kind::JsonFormat(format)) => {
-                JsonFormat::parse(&format, JsonOptions { omit_empty_values, req_without_query })
-                    .map(Shape::Json)
-                    .map_err(|e| at(e, path, "json_format"))?
-            }
+            Some(Kind::JsonFormat(format)) => JsonFormat::parse(&format, JsonOptions { omit_empty_values, extensions })
+                .map(Shape::Json)
+                .map_err(|e| at(e, path, "json_format"))?,
         };
         let content_type = match (&shape, content_type.is_empty()) {
             (_, false) => content_type,

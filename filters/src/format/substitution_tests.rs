@@ -4,6 +4,7 @@ use crate::connection::Connection;
 use crate::stream::StreamInfo;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+use waypost_xds::envoy::config::core::v3::CelExpressionConfig;
 use waypost_xds::google::protobuf::{Any, Struct, Value, value};
 
 fn inline(text: &str) -> Option<Kind> {
@@ -71,6 +72,34 @@ fn formatters() {
         error(with("envoy.extensions.formatter.file_content.v3.FileContent")),
         "f.formatters[0]: formatter 'f' of type 'envoy.extensions.formatter.file_content.v3.FileContent' is not supported yet"
     );
+}
+
+#[test]
+fn expressions() {
+    assert_eq!(
+        written(of(inline("%CEL(destination.port)%|%CEL(size('a%b)'))%|%CEL('abc'):2%|%TYPED_CEL(1/0)%"))),
+        "80|4|ab|-"
+    );
+    let json = |text: &str| {
+        let member = Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
+        written(of(Some(Kind::JsonFormat(Struct { fields: [("k".to_owned(), member)].into_iter().collect() }))))
+    };
+    assert_eq!(json("%CEL(destination.port)%"), "{\"k\":\"80\"}\n");
+    assert_eq!(json("%TYPED_CEL(destination.port)%"), "{\"k\":80}\n");
+    assert_eq!(json("%TYPED_CEL('abc'):2%"), "{\"k\":\"ab\"}\n");
+    assert_eq!(json("%TYPED_CEL(1/0)%"), "{\"k\":null}\n");
+    let concat = of(inline("%CEL('a' + 'b')%"));
+    assert_eq!(written(concat.clone()), "-");
+    let enabled = CelExpressionConfig { enable_string_concat: true, ..Default::default() };
+    let config = Cel { cel_config: Some(enabled) };
+    let mut formatter = extension("envoy.extensions.formatter.cel.v3.Cel");
+    formatter.typed_config.as_mut().unwrap().value = config.encode_to_vec();
+    assert_eq!(written(proto::SubstitutionFormatString { formatters: vec![formatter], ..concat }), "ab");
+    assert_eq!(
+        error(of(inline("%CEL(1 +)%"))),
+        "f.text_format_source: Not able to parse expression: 1:4: unexpected end"
+    );
+    assert_eq!(error(of(inline("%CEL%"))), "f.text_format_source: Not able to parse expression: 1:1: unexpected end");
 }
 
 #[test]

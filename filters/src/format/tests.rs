@@ -113,7 +113,9 @@ fn context(stream: &HttpStream) -> FormatContext<'_> {
 
 fn text_of(format: &str, stream: &HttpStream) -> String {
     let mut out = Vec::new();
-    Format::parse_with(format, true).unwrap().write(&mut out, &context(stream));
+    Format::parse_with(format, Extensions { req_without_query: true, ..Extensions::default() })
+        .unwrap()
+        .write(&mut out, &context(stream));
     String::from_utf8_lossy(&out).into_owned()
 }
 
@@ -130,7 +132,8 @@ fn structure(members: &[(&str, Value)]) -> Struct {
 }
 
 fn json_with(members: &[(&str, Value)], omit_empty_values: bool, stream: &HttpStream) -> String {
-    let options = JsonOptions { omit_empty_values, req_without_query: true };
+    let options =
+        JsonOptions { omit_empty_values, extensions: Extensions { req_without_query: true, ..Extensions::default() } };
     let mut out = Vec::new();
     JsonFormat::parse(&structure(members), options).unwrap().write(&mut out, &context(stream));
     String::from_utf8(out).unwrap()
@@ -612,7 +615,7 @@ fn errors_in_envoys_words() {
         ("%ENVIRONMENT%", "ENVIRONMENT requires parameters"),
         ("%QUERY_PARAMS(x)%", "Invalid QUERY_PARAMS option: 'x', only 'ORIG'/'DECODED' are allowed"),
         // Envoy has these; there is nothing to print for them here yet.
-        ("%CEL(request.method)%", "CEL is not supported yet"),
+        ("%CEL(xds.node.id)%", "failed to create an expression: attribute xds.node is not supported yet"),
         ("%UPSTREAM_TLS_GROUP%", "UPSTREAM_TLS_GROUP is not supported yet"),
         ("%METADATA(LISTENER:a)%", "METADATA of LISTENER is not supported yet"),
     ];

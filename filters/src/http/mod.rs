@@ -1,6 +1,7 @@
 //! HTTP filters.
 
 pub mod header_mutation;
+pub mod missing_config;
 pub mod peer_metadata;
 pub mod set_filter_state;
 pub mod unsupported;

@@ -19,6 +19,7 @@ pub use self::header::{CookieMatcher, HeaderMatcher};
 pub use self::metadata::{MetadataMatcher, ValueMatcher};
 pub use self::percent::FractionalPercent;
 pub use self::query::{QueryMatcher, query_value};
+pub(crate) use self::regex::re2_to_rust;
 pub use self::regex::{Regex, RegexRewrite};
 pub use self::string::StringMatcher;
 

@@ -143,7 +143,7 @@ fn build(pattern: &str, path: &str) -> Result<bytes::Regex, MatcherError> {
 
 /// RE2 takes a few things literally that the crate gives a meaning: a `{` that starts no repetition, `[`, `&&`, `--` and `~~` inside a class,
 /// `\<` and `\>`. And it knows `\Q…\E` and `\C`, which the crate does not.
-pub(super) fn re2_to_rust(pattern: &str) -> String {
+pub(crate) fn re2_to_rust(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut rest = pattern;
     let mut class = false;

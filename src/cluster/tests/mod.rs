@@ -50,6 +50,7 @@ impl Rig {
             logs: &self.logs,
             secrets: &self.secrets,
             routes: &Default::default(),
+            extensions: &Default::default(),
             process: &self.process,
         };
         match old {

@@ -22,22 +22,46 @@ use super::protocol::{Common, DEFAULT_SERVER_NAME};
 use super::{
     AccessLogOptions, Cidr, ClientAddress, Codec, EscapedSlashes, HostOptions, Http1Options, Http2Options,
     HttpConnectionManager, InternalAddresses, Limits, LocalReplyConfig, PathOptions, RequestId, Sampling, ServerHeader,
-    ServerMode, Stats, StripPort, Timeouts, UpgradeConfig, UserAgent, Xfcc, XfccMode,
+    ServerMode, Settings, Stats, StripPort, Timeouts, UpgradeConfig, UserAgent, Xfcc, XfccMode,
 };
+use crate::config::extension::Discovery;
 use crate::config::{ConfigError, Context, extension, refuse, warn_ignored};
 use crate::discovery::source::Fetch;
-use crate::http::filters::{FilterConfig, build_chain};
+use crate::http::chain_slot::ChainSlot;
 use crate::route::RouteTable;
 use crate::route::slot::Routes;
 
 impl HttpConnectionManager {
     /// Compiles the message; `path` is where it stands.
-    #[allow(deprecated, reason = "a field that was replaced is still a field")]
     pub fn compile(
-        proto: proto::HttpConnectionManager,
+        mut proto: proto::HttpConnectionManager,
         cx: &Context<'_>,
         path: &str,
     ) -> Result<Arc<HttpConnectionManager>, ConfigError> {
+        let (routes, stat_prefix) = (proto.route_specifier.take(), proto.stat_prefix.clone());
+        let settings = Arc::new(Settings::compile(proto, cx, path)?);
+        let routes = match routes {
+            Some(inner::RouteSpecifier::RouteConfig(routes)) => {
+                Routes::Here(RouteTable::compile(routes, cx, &at(path, "route_config"))?)
+            }
+            Some(inner::RouteSpecifier::Rds(proto::Rds { config_source, route_config_name })) => {
+                let path = at(path, "rds");
+                let fetch = Fetch::of(&config_source.unwrap_or_default(), &at(&path, "config_source"))?;
+                Routes::Slot(cx.routes.slot(fetch, &route_config_name, &stat_prefix))
+            }
+            Some(inner::RouteSpecifier::ScopedRoutes(_)) => {
+                return Err(ConfigError::unsupported(at(path, "scoped_routes")));
+            }
+            None => return Err(ConfigError::new(at(path, "route_specifier"), "value is required")),
+        };
+        Ok(Arc::new(HttpConnectionManager { settings, routes }))
+    }
+}
+
+impl Settings {
+    /// Compiles all of the message but its routes.
+    #[allow(deprecated, reason = "a field that was replaced is still a field")]
+    fn compile(proto: proto::HttpConnectionManager, cx: &Context<'_>, path: &str) -> Result<Settings, ConfigError> {
         let proto::HttpConnectionManager {
             codec_type,
             stat_prefix,
@@ -95,7 +119,7 @@ impl HttpConnectionManager {
             append_local_overload,
             add_proxy_protocol_connection_state: _, // there is no filter state of the PROXY protocol that it could keep out
             forward_proto_config,
-            route_specifier,
+            route_specifier: _, // compiled on its own
             strip_port_mode,
         } = proto;
         if stat_prefix.is_empty() {
@@ -122,25 +146,9 @@ impl HttpConnectionManager {
             (preserve_external_request_id, always_set_request_id_in_response),
             path,
         )?;
-        let routes = match route_specifier {
-            Some(inner::RouteSpecifier::RouteConfig(routes)) => {
-                Routes::Here(RouteTable::compile(routes, cx, &at(path, "route_config"))?)
-            }
-            Some(inner::RouteSpecifier::Rds(proto::Rds { config_source, route_config_name })) => {
-                let path = at(path, "rds");
-                let fetch = Fetch::of(&config_source.unwrap_or_default(), &at(&path, "config_source"))?;
-                Routes::Slot(cx.routes.slot(fetch, &route_config_name, &stat_prefix))
-            }
-            Some(inner::RouteSpecifier::ScopedRoutes(_)) => {
-                return Err(ConfigError::unsupported(at(path, "scoped_routes")));
-            }
-            None => return Err(ConfigError::new(at(path, "route_specifier"), "value is required")),
-        };
-        let filters_path = at(path, "http_filters");
-        let filters = FilterConfig::list(http_filters, &filters_path)?;
-        let chain = Arc::new(build_chain(&filters, &filters_path)?);
+        let chain = ChainSlot::compile(http_filters, cx, &at(path, "http_filters"))?;
 
-        Ok(Arc::new(HttpConnectionManager {
+        Ok(Settings {
             codec: match inner::CodecType::try_from(codec_type) {
                 Ok(inner::CodecType::Auto) => Codec::Auto,
                 Ok(inner::CodecType::Http1) => Codec::Http1,
@@ -224,7 +232,7 @@ impl HttpConnectionManager {
                 strip_trailing_dot: strip_trailing_host_dot,
             },
             proxy_100_continue,
-            upgrades: upgrades(upgrade_configs, path)?,
+            upgrades: upgrades(upgrade_configs, cx, path)?,
             local_reply: LocalReplyConfig::compile(local_reply_config, &at(path, "local_reply_config"))?,
             access_logs: crate::config::access_log::compile(access_log, cx, &at(path, "access_log"))?,
             access_log_options: log_options(
@@ -233,20 +241,24 @@ impl HttpConnectionManager {
                 flush_access_log_on_new_request,
                 path,
             )?,
-            routes,
-            filters,
             chain,
-        }))
+        })
     }
 
     /// What is done with a request that asks to be upgraded: its own chain, or the usual one; none where it is refused
     /// (403 `upgrade_failed`). `route` is what the route's `upgrade_configs` say of the type, and wins.
-    pub fn upgrade(&self, kind: &[u8], route: Option<bool>) -> Option<&Arc<super::Chain>> {
+    pub fn upgrade(&self, kind: &[u8], route: Option<bool>) -> Option<&ChainSlot> {
         let config = self.upgrades.iter().find(|u| u.kind.as_bytes().eq_ignore_ascii_case(kind));
         if !route.unwrap_or_else(|| config.is_some_and(|u| u.enabled)) {
             return None;
         }
         Some(config.and_then(|u| u.chain.as_ref()).unwrap_or(&self.chain))
+    }
+
+    /// What filters of all its chains wait for.
+    pub fn discovered(&self) -> impl Iterator<Item = &Discovery> {
+        let upgrades = self.upgrades.iter().filter_map(|u| u.chain.as_ref());
+        std::iter::once(&self.chain).chain(upgrades).flat_map(ChainSlot::discovered)
     }
 }
 
@@ -422,19 +434,19 @@ fn escaped_slashes(action: i32, path: &str) -> Result<EscapedSlashes, ConfigErro
     })
 }
 
-fn upgrades(protos: Vec<inner::UpgradeConfig>, path: &str) -> Result<Vec<UpgradeConfig>, ConfigError> {
+fn upgrades(
+    protos: Vec<inner::UpgradeConfig>,
+    cx: &Context<'_>,
+    path: &str,
+) -> Result<Vec<UpgradeConfig>, ConfigError> {
     let mut upgrades: Vec<UpgradeConfig> = Vec::new();
     for (i, inner::UpgradeConfig { upgrade_type, filters, enabled }) in protos.into_iter().enumerate() {
         let path = format!("{path}.upgrade_configs[{i}]");
         if upgrades.iter().any(|u| u.kind.eq_ignore_ascii_case(&upgrade_type)) {
             return Err(ConfigError::new(path, "multiple upgrade configs with the same name"));
         }
-        let chain = if filters.is_empty() {
-            None
-        } else {
-            let path = at(&path, "filters");
-            Some(Arc::new(build_chain(&FilterConfig::list(filters, &path)?, &path)?))
-        };
+        let chain =
+            if filters.is_empty() { None } else { Some(ChainSlot::compile(filters, cx, &at(&path, "filters"))?) };
         upgrades.push(UpgradeConfig { kind: upgrade_type.into(), enabled: boolean(enabled, true), chain });
     }
     Ok(upgrades)

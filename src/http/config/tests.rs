@@ -35,6 +35,12 @@ fn least() -> Proto {
 
 /// Compiles the least with a change.
 pub(crate) fn compile(change: impl FnOnce(&mut Proto)) -> Result<Arc<HttpConnectionManager>, ConfigError> {
+    let mut proto = least();
+    change(&mut proto);
+    with_context(|cx| HttpConnectionManager::compile(proto, cx, "hcm"))
+}
+
+fn with_context<T>(then: impl FnOnce(&Context<'_>) -> T) -> T {
     let (stats, clusters, logs) =
         (std::sync::Arc::new(Store::default()), ClusterTable::default(), AccessLogFiles::default());
     let process = Process { node_id: "sn".into(), node_cluster: "sc".into(), ..Process::default() };
@@ -44,11 +50,43 @@ pub(crate) fn compile(change: impl FnOnce(&mut Proto)) -> Result<Arc<HttpConnect
         logs: &logs,
         secrets: &crate::tls::SecretStore::new(),
         routes: &crate::route::slot::RouteSlots::default(),
+        extensions: &crate::config::extension_slot::ExtensionSlots::default(),
         process: &process,
     };
-    let mut proto = least();
-    change(&mut proto);
-    HttpConnectionManager::compile(proto, &cx, "hcm")
+    then(&cx)
+}
+
+#[test]
+fn connection_managers_that_differ_in_their_routes_share_all_else() {
+    let named = |name: &str, change: fn(&mut Proto)| {
+        let mut proto = least();
+        change(&mut proto);
+        let routes = RouteConfiguration { name: name.into(), ..Default::default() };
+        proto.route_specifier = Some(inner::RouteSpecifier::RouteConfig(routes));
+        any::pack(&proto)
+    };
+    with_context(|cx| {
+        let read = |any: &Any| HttpConnectionManager::read(any, cx, "hcm");
+        let [a, b] = ["a", "b"].map(|n| read(&named(n, |_| {})).unwrap());
+        assert!(Arc::ptr_eq(&a.settings, &b.settings));
+        let names = [&a, &b].map(|m| m.routes.load().get().unwrap().name.to_string());
+        assert_eq!(names, ["a", "b"]);
+        let other = read(&named("a", |p| p.via = "x".into())).unwrap();
+        assert!(!Arc::ptr_eq(&a.settings, &other.settings) && other.via.is_some());
+        // What is wrong in routes is said as in a connection manager that shares nothing.
+        let mut bad = least();
+        let host = waypost_xds::envoy::config::route::v3::VirtualHost::default();
+        let routes = RouteConfiguration { virtual_hosts: vec![host], ..Default::default() };
+        bad.route_specifier = Some(inner::RouteSpecifier::RouteConfig(routes));
+        let bad = any::pack(&bad);
+        let shared = read(&bad).unwrap_err();
+        let alone = with_context(|cx| HttpConnectionManager::read(&bad, cx, "hcm")).unwrap_err();
+        assert_eq!(shared, alone);
+        assert!(shared.path.starts_with("hcm.route_config.virtual_hosts[0]"), "{shared}");
+        // Once nobody has them, they are made anew.
+        drop((a, b));
+        assert!(read(&named("a", |_| {})).is_ok());
+    });
 }
 
 fn seconds(seconds: i64) -> Option<pb::Duration> {
@@ -71,7 +109,7 @@ fn defaults_are_those_of_envoy() {
     assert!(hcm.http1.allow_absolute_url && !hcm.http1.accept_http_10 && hcm.request_id.generate);
     assert_eq!((&hcm.server.name, hcm.server.mode), (&HeaderValue::from_static("envoy"), ServerMode::Overwrite));
     assert_eq!((hcm.xfcc.mode, hcm.codec), (XfccMode::Sanitize, Codec::Auto));
-    assert!(hcm.chain.filters.is_empty() && hcm.chain.router.dynamic_stats);
+    assert!(hcm.chain.load().filters.is_empty() && hcm.chain.load().router.dynamic_stats);
 }
 
 #[test]
@@ -179,7 +217,7 @@ fn filters_without_work_are_not_in_the_chain() {
         ];
     })
     .unwrap();
-    assert_eq!(hcm.chain.filters.len(), 1);
+    assert_eq!(hcm.chain.load().filters.len(), 1);
 }
 
 /// How many of these filters run.
@@ -188,7 +226,7 @@ fn running(configs: Vec<Any>) -> usize {
         let router = p.http_filters.remove(0);
         p.http_filters = configs.into_iter().map(|c| filter("f", c)).chain([router]).collect();
     };
-    compile(before).unwrap().chain.filters.len()
+    compile(before).unwrap().chain.load().filters.len()
 }
 
 #[test]
@@ -234,7 +272,7 @@ fn routes_switch_guards_off_and_on() {
     .unwrap();
     let said = |filter: &str, config: Any| {
         let overrides = FilterOverrides::compile([(filter.to_owned(), config)].into(), "r").unwrap();
-        (hcm.chain.on_route(&overrides).map(|c| c.filters.len()), hcm.chain.closed_on(&overrides))
+        (hcm.chain.load().on_route(&overrides).map(|c| c.filters.len()), hcm.chain.load().closed_on(&overrides))
     };
     let switch = |disabled| {
         any::pack(&waypost_xds::envoy::config::route::v3::FilterConfig {
@@ -247,7 +285,7 @@ fn routes_switch_guards_off_and_on() {
     let jwt_off = filters::jwt_authn::v3::PerRouteConfig {
         requirement_specifier: Some(filters::jwt_authn::v3::per_route_config::RequirementSpecifier::Disabled(true)),
     };
-    assert_eq!(hcm.chain.filters.len(), 1);
+    assert_eq!(hcm.chain.load().filters.len(), 1);
     assert_eq!(said("deny", switch(true)), (Some(0), None));
     assert_eq!(said("deny", any::pack(&RbacPerRoute { rbac: None })), (Some(0), None));
     assert_eq!(

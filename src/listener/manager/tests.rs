@@ -43,6 +43,7 @@ impl Rig {
             logs: &self.logs,
             secrets: &self.secrets,
             routes: &crate::route::slot::RouteSlots::default(),
+            extensions: &crate::config::extension_slot::ExtensionSlots::default(),
             process: &Process::default(),
         };
         self.manager.prepare(proto, &cx, "l")
@@ -153,6 +154,7 @@ async fn a_listener_of_the_bootstrap_stays_what_it_is() {
         logs: &rig.logs,
         secrets: &rig.secrets,
         routes: &crate::route::slot::RouteSlots::default(),
+        extensions: &crate::config::extension_slot::ExtensionSlots::default(),
         process: &process,
     };
     let compiled = compile::compile(proto(text), &cx, "l").unwrap();

@@ -25,6 +25,8 @@ pub struct Source {
     pub endpoints: HashMap<String, Value>,
     /// `RouteConfiguration`s of RDS by `name`.
     pub routes: HashMap<String, Value>,
+    /// `TypedExtensionConfig`s of ECDS by `name`.
+    pub extensions: HashMap<String, Value>,
     /// The bootstrap.
     pub bootstrap: Value,
 }
@@ -106,6 +108,9 @@ fn dump(value: &Value) -> Source {
         // Static ones stand where they are used.
         for route in list(config, "dynamic_route_configs").filter_map(|r| field(r, "route_config")) {
             out.routes.insert(name_of(route, "name"), route.clone());
+        }
+        for extension in list(config, "ecds_filters").filter_map(|e| field(e, "ecds_filter")) {
+            out.extensions.insert(name_of(extension, "name"), extension.clone());
         }
         for endpoints in list(config, "dynamic_endpoint_configs").filter_map(|e| field(e, "endpoint_config")) {
             out.endpoints.insert(name_of(endpoints, "cluster_name"), endpoints.clone());

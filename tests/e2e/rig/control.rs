@@ -10,6 +10,7 @@ use http::{Request, Response};
 use prost::{Message as _, Name};
 use tokio::sync::watch;
 use waypost_xds::envoy::config::cluster::v3::Cluster;
+use waypost_xds::envoy::config::core::v3::TypedExtensionConfig;
 use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use waypost_xds::envoy::config::listener::v3::Listener;
 use waypost_xds::envoy::config::route::v3::RouteConfiguration;
@@ -43,6 +44,11 @@ impl Kind for RouteConfiguration {
 impl Kind for ClusterLoadAssignment {
     fn name_of(&self) -> &str {
         &self.cluster_name
+    }
+}
+impl Kind for TypedExtensionConfig {
+    fn name_of(&self) -> &str {
+        &self.name
     }
 }
 impl Kind for Secret {

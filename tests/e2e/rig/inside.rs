@@ -33,9 +33,16 @@ impl Config {
         let logs = AccessLogFiles::new(Duration::from_millis(20));
         let secrets = SecretStore::new();
         let resources = std::mem::take(&mut settings.resources);
-        let compiled =
-            bootstrap::compile(resources, &stats, &clusters, &logs, &secrets, &Default::default(), &Process::default());
-        let compiled = compiled.unwrap();
+        let context = Context {
+            stats: &stats,
+            clusters: &clusters,
+            logs: &logs,
+            secrets: &secrets,
+            routes: &Default::default(),
+            extensions: &Default::default(),
+            process: &Process::default(),
+        };
+        let compiled = bootstrap::compile(resources, &context).unwrap();
         let shared = Arc::new(Shared {
             clusters,
             listeners: Default::default(),
@@ -78,7 +85,7 @@ impl Inside {
         let Inside { shared, logs, secrets, .. } = self;
         let process = Process::default();
         let (stats, clusters, routes) = (&shared.stats, &shared.clusters, &Default::default());
-        let cx = Context { stats, clusters, logs, secrets, routes, process: &process };
+        let cx = Context { stats, clusters, logs, secrets, routes, extensions: &Default::default(), process: &process };
         let next = compile_after(proto, &cx, "cds", Some(&self.cluster(name))).unwrap();
         shared.clusters.slot(name).set(Some(next));
     }

@@ -72,3 +72,20 @@ fn bytes_that_are_no_message_are_refused() {
     assert!(struct_value(&any).is_err());
     assert_eq!(unpack::<StringValue>(&any, "x").unwrap_err().path, "x");
 }
+
+#[test]
+fn a_field_is_taken_out_of_a_message_where_it_is_there_once_and_alone() {
+    use crate::wire::{put, put_bytes};
+    let message = |fields: &[(u32, &[u8])]| {
+        let mut out = vec![];
+        put(&mut out, 9, Raw::Varint(300));
+        fields.iter().for_each(|(number, bytes)| put_bytes(&mut out, *number, bytes));
+        out
+    };
+    let wire = message(&[(1, b"a"), (4, b"routes"), (5, b"b")]);
+    assert_eq!(take_field(&wire, 4, &[3]), Some((&b"routes"[..], message(&[(1, b"a"), (5, b"b")]))));
+    for others in [&[(1, &b"a"[..])][..], &[(4, b"x"), (4, b"y")], &[(4, b"x"), (3, b"y")], &[(3, b"x"), (4, b"y")]] {
+        assert_eq!(take_field(&message(others), 4, &[3]), None, "{others:?}");
+    }
+    assert_eq!(take_field(&wire[..wire.len() - 1], 4, &[3]), None);
+}

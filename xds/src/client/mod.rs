@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod delta;
 pub mod file;
+mod framing;
 mod interest;
 pub mod mux;
 mod name;

@@ -1,5 +1,6 @@
 //! Drives a [`Mux`] over one gRPC stream at a time, for ever.
 
+use super::framing::{Aside, AsideCodec, Messages};
 use super::{Backoff, Command, Dialect, Event, Mux, Service, Subscription, backoff, delta::Delta, sotw::Sotw};
 use crate::envoy::config::core::v3::Node;
 use http::{HeaderMap, Uri, uri::Scheme};
@@ -20,7 +21,6 @@ use tonic::{
     codegen::{StdError, tokio_stream::Stream},
     metadata::MetadataMap,
 };
-use tonic_prost::ProstCodec;
 
 /// Envoy takes a message of any size. A large mesh's clusters or endpoints are tens of megabytes in one message; ten times that is still far
 /// from what would exhaust a machine that could run such a mesh's proxy.
@@ -126,6 +126,8 @@ impl<C: Connector, S: Subscription> Driver<C, S> {
 
     /// One stream, until it ends.
     async fn converse(&mut self, service: C::Service) -> Result<Status, Closed> {
+        let messages = Messages::default();
+        let service = Aside { service, messages: messages.clone(), max: MAX_MESSAGE };
         let mut grpc = Grpc::with_origin(service, self.origin.clone()).max_decoding_message_size(MAX_MESSAGE);
         let ready = Self::taking_commands(&mut self.mux, &mut self.commands, grpc.ready()).await?;
         if let Err(error) = ready {
@@ -141,7 +143,7 @@ impl<C: Connector, S: Subscription> Driver<C, S> {
         self.mux.start_stream();
         self.tell(Event::Connected)?;
         // A server may keep its response headers until it has something to say, so requests must flow before.
-        let opening = grpc.streaming(request, path, ProstCodec::<S::Request, S::Response>::default());
+        let opening = grpc.streaming(request, path, AsideCodec::<S::Request, S::Response>::new(messages));
         let mut responses: Streaming<S::Response> = match self.sending(&requests, opening).await? {
             Ok(response) => response.into_inner(),
             Err(status) => return Ok(status),

@@ -290,5 +290,12 @@ fn stream() -> HttpStream {
             ("server", "istio-envoy"),
         ]),
     };
-    HttpStream { info, request, response: Some(response), response_trailers: None, reroute: false }
+    HttpStream {
+        info,
+        request,
+        response: Some(response),
+        response_trailers: None,
+        reroute: false,
+        body: Default::default(),
+    }
 }

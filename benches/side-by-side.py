@@ -237,7 +237,9 @@ def main():
     out = a.out or (rig.ROOT / "docs/benchmarks.md" if len(binaries) == 2 and not a.quick else None)
     if out:
         out.parent.mkdir(exist_ok=True)
-        out.write_text("\n".join(text) + "\n")
+        # What follows in the page is of other benchmarks.
+        rest = out.read_text().partition("\n## ") if out.exists() else ("", "", "")
+        out.write_text("\n".join(text) + "\n" + rest[1] + rest[2])
         print(f"written: {out}")
     sys.exit(1 if a.quick and failed else 0)
 

@@ -145,7 +145,10 @@ impl Factory {
     /// The factory of a `factory_key` (or, without one, of an `object_key`); none where there is no such factory.
     pub fn of(key: &str) -> Option<Factory> {
         Some(match key {
-            "envoy.string" | "envoy.network.upstream_server_name" | "envoy.tcp_proxy.cluster" => Factory::String,
+            "envoy.string"
+            | "envoy.network.upstream_server_name"
+            | "envoy.network.application_protocols"
+            | "envoy.tcp_proxy.cluster" => Factory::String,
             "envoy.hashable_string" | "istio.hashable_string" => Factory::HashableString,
             "envoy.filters.listener.original_dst.local_ip"
             | "envoy.filters.listener.original_dst.remote_ip"

@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod address;
+pub mod body;
 pub mod cel;
 pub mod connection;
 pub mod filter;
@@ -19,4 +20,5 @@ pub mod metadata;
 pub mod network;
 mod pem;
 pub mod set_filter_state;
+pub mod stats;
 pub mod stream;

@@ -122,6 +122,7 @@ mod tests {
             response: None,
             response_trailers: None,
             reroute: false,
+            body: Default::default(),
         }
     }
 

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use ::http::HeaderMap;
 
 use crate::address::Address;
+use crate::body::Body;
 use crate::connection::Connection;
 use crate::connection::TlsSession;
 use crate::filter_state::{FilterState, Object};
 use crate::flags::Flags;
 use crate::head::{Protocol, RequestHead, ResponseHead};
+use crate::http::alpn::AlpnOverrides;
 use crate::metadata::Metadata;
 
 /// One HTTP request and what has become of it. Filters get it mutably.
@@ -27,6 +29,8 @@ pub struct HttpStream {
     pub response_trailers: Option<HeaderMap>,
     /// Set by a filter that changed what routing depends on (`clear_route_cache`).
     pub reroute: bool,
+    /// What filters make of the response's body.
+    pub body: Body,
 }
 
 /// What happened to a stream so far.
@@ -114,6 +118,8 @@ pub struct Upstream {
     pub protocol: Option<Protocol>,
     /// A number of the upstream connection.
     pub connection_id: Option<u64>,
+    /// What `istio.alpn` says that its TLS offers.
+    pub alpn: Option<Arc<AlpnOverrides>>,
 }
 
 /// A cluster's names.

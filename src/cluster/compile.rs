@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use waypost_filters::metadata::Metadata;
+use waypost_filters::network::metadata_exchange::MetadataExchange;
 use waypost_filters::stream::ClusterNames;
 use waypost_xds::envoy::config::cluster::v3;
 use waypost_xds::envoy::config::cluster::v3::cluster as c;
@@ -20,7 +21,7 @@ use super::{
     assignment, next_id,
 };
 use crate::config::convert::{bool_of, duration, socket_address, u32_of};
-use crate::config::{ConfigError, Context, refuse, say_once, warn_ignored};
+use crate::config::{ConfigError, Context, peers, refuse, say_once, warn_ignored};
 use crate::net::socket::Keepalive;
 use crate::tls::TlsStats;
 
@@ -115,7 +116,7 @@ pub fn compile_after(
     warn_ignored(preconnect_policy.is_some(), path, "preconnect_policy");
     warn_ignored(connection_pool_per_downstream_connection, path, "connection_pool_per_downstream_connection");
     warn_ignored(queuing_policies.is_some(), path, "queuing_policies");
-    cluster_filters(&filters, path)?;
+    let exchange = cluster_filters(&filters, cx, path)?;
 
     let connections = connections::hash(&connections::Parts {
         transport_socket_matches: &transport_socket_matches,
@@ -213,6 +214,7 @@ pub fn compile_after(
         limits: Limits::new(thresholds(circuit_breakers, path)?, old.map(|o| &o.limits)),
         shares: transports.any_internal(),
         metadata: Arc::new(cluster_metadata.map(Metadata::compile).unwrap_or_default()),
+        exchange,
         ssl,
         stats,
         rules,
@@ -242,21 +244,29 @@ fn shared(text: &str, other: &Arc<str>) -> Arc<str> {
     if text == &**other { other.clone() } else { text.into() }
 }
 
-/// Filters that tell peers who we are are passed over: nothing but telemetry misses them. Any other is refused.
-fn cluster_filters(filters: &[v3::Filter], path: &str) -> Result<(), ConfigError> {
+/// Filters that tell peers who we are: the one that is seen on the wire is built, the other is passed over, as nothing but telemetry misses
+/// it. Any other is refused.
+fn cluster_filters(
+    filters: &[v3::Filter],
+    cx: &Context<'_>,
+    path: &str,
+) -> Result<Option<Arc<MetadataExchange>>, ConfigError> {
+    let mut exchange = None;
     for (i, v3::Filter { name, typed_config, config_discovery }) in filters.iter().enumerate() {
         let path = format!("{path}.filters[{i}]");
         refuse(config_discovery, &path, "config_discovery")?;
         let kind = typed_config.as_ref().map(waypost_xds::any::type_name).unwrap_or_default();
-        match kind.as_str() {
-            "envoy.tcp.metadataexchange.config.MetadataExchange"
-            | "envoy.extensions.network_filters.peer_metadata.UpstreamConfig" => {
+        match (kind.as_str(), typed_config) {
+            ("envoy.tcp.metadataexchange.config.MetadataExchange", Some(any)) => {
+                exchange = Some(peers::exchange(any, cx, &format!("{path}.typed_config"))?);
+            }
+            ("envoy.extensions.network_filters.peer_metadata.UpstreamConfig", _) => {
                 say_once(&format!("clusters.filters: {kind}: peer metadata is not exchanged yet"));
             }
             _ => return Err(ConfigError::unsupported(format!("{path} ({name}): {kind}"))),
         }
     }
-    Ok(())
+    Ok(exchange)
 }
 
 /// What Envoy says of `eds_cluster_config` in another cluster.

@@ -13,10 +13,12 @@ use waypost_filters::filter_state::FilterState;
 use waypost_filters::metadata::Metadata;
 
 use super::limits::Permit;
+use super::tls_options::{Speaks, TlsOptions};
 use super::{Cluster, Host, Transport, next_id};
 use crate::listener::drain::ChainState;
 use crate::net::Io;
 use crate::net::alarm::timeout_at;
+use crate::net::exchange::exchange;
 use crate::net::socket::{connect_tcp, connect_unix};
 use crate::tls::{self, Target};
 use crate::worker::Worker;
@@ -110,12 +112,8 @@ pub struct Sharing {
 }
 
 /// Clients choose much of what is hashed: with keys of the process's own they cannot choose what collides.
-static KEYS: std::sync::LazyLock<std::hash::RandomState> = std::sync::LazyLock::new(std::hash::RandomState::new);
-
-/// The hash of a server name in a pool's key.
-pub fn sni_key(sni: &AutoSni) -> u64 {
-    sni.as_ref().map_or(0, |name| std::hash::BuildHasher::hash_one(&*KEYS, name).max(1))
-}
+pub(super) static KEYS: std::sync::LazyLock<std::hash::RandomState> =
+    std::sync::LazyLock::new(std::hash::RandomState::new);
 
 impl Sharing {
     /// What a stream and its connection share.
@@ -163,23 +161,22 @@ pub fn passthrough(transport: &Transport, cluster: &Cluster, host: &Host) -> Met
     out
 }
 
-/// The server name to offer where the cluster takes it from the request (`auto_sni`).
-pub type AutoSni = Option<Arc<str>>;
-
 /// Connects to a host within `connect_timeout`.
 pub async fn connect(
     worker: &Rc<Worker>,
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
     sharing: &Sharing,
-    sni: AutoSni,
+    asked: &TlsOptions,
+    speaks: Speaks,
     permit: Option<Permit>,
 ) -> Result<Connected, ConnectError> {
     let stats = &cluster.stats;
     let start = Instant::now();
     stats.upstream_cx_total.inc();
     host.state.counts.connections.fetch_add(1, Relaxed);
-    let made = timeout_at(Some(start + cluster.connect_timeout), open(worker, cluster, host, sharing, sni)).await;
+    let made =
+        timeout_at(Some(start + cluster.connect_timeout), open(worker, cluster, host, sharing, asked, speaks)).await;
     let error = match made {
         Some(Ok((io, local, tls, guard))) => {
             stats.upstream_cx_active.inc();
@@ -217,7 +214,8 @@ async fn open(
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
     sharing: &Sharing,
-    sni: AutoSni,
+    asked: &TlsOptions,
+    speaks: Speaks,
 ) -> Result<Opened, ConnectError> {
     let transport = &*host.transport;
     let (io, local, guard) = match &host.info.address {
@@ -252,14 +250,19 @@ async fn open(
     match inner {
         Transport::Raw | Transport::Internal { .. } => Ok((io, local, None, guard)),
         Transport::Tls(context) => {
+            // The stream's names go before the context's, and those before what the protocol is called.
+            let by_protocol = || speaks.alpn().filter(|_| !context.0.has_alpn());
             let target = Target {
-                sni: sni.as_deref(),
+                sni: asked.sni.as_deref(),
                 host: Some(&host.info.hostname).map(|h| &**h).filter(|h| !h.is_empty()),
                 match_san: cluster.http.auto_san_validation,
-                alpn: alpn(cluster),
+                alpn: asked.alpn.as_deref().or_else(by_protocol),
             };
-            let (io, session) =
+            let (mut io, session) =
                 tls::connect(&context.0, io, target, cluster.ssl.as_deref()).await.map_err(ConnectError::Failed)?;
+            if let Some(filter) = cluster.exchange.as_ref().filter(|f| f.agreed(&session)) {
+                io = exchange(io, filter).await.map_err(|e| failed(&e))?;
+            }
             Ok((io, local, Some(session), guard))
         }
     }
@@ -282,18 +285,6 @@ fn failed(e: &io::Error) -> ConnectError {
 /// How long a request may wait in a pool for a connection that somebody else has; bounded so that nothing waits for ever.
 pub const PENDING_LIMIT: Duration = Duration::from_secs(60);
 
-/// The ALPN protocols that a cluster's own protocol asks for, where its TLS context names none.
-fn alpn(cluster: &Cluster) -> Option<&'static [Vec<u8>]> {
-    use std::sync::LazyLock;
-    static H2: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| vec![b"h2".to_vec()]);
-    static BOTH: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| vec![b"h2".to_vec(), b"http/1.1".to_vec()]);
-    match cluster.http.protocol {
-        super::UpstreamProtocol::Http2 => Some(&H2),
-        super::UpstreamProtocol::Alpn => Some(&BOTH),
-        super::UpstreamProtocol::Http1 | super::UpstreamProtocol::Downstream => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,8 +305,5 @@ mod tests {
         assert_ne!(a.key, b.key);
         b.key = a.key;
         assert!(!a.same_key(&b) && !a.same_key(&Sharing::default()));
-        let names = [Some("a".into()), Some("b".into()), None];
-        let keys: std::collections::HashSet<u64> = names.iter().map(sni_key).collect();
-        assert_eq!((keys.len(), sni_key(&None)), (3, 0));
     }
 }

@@ -13,6 +13,7 @@ pub mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod tls_options;
 mod transports;
 mod update;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use waypost_filters::address::Address;
 use waypost_filters::metadata::Metadata;
+use waypost_filters::network::metadata_exchange::MetadataExchange;
 use waypost_filters::stream::ClusterNames;
 use waypost_xds::envoy::config::core::v3::ConfigSource;
 
@@ -65,6 +67,8 @@ pub struct Cluster {
     pub shares: bool,
     /// `metadata`.
     pub metadata: Arc<Metadata>,
+    /// What is said to hosts that agree to it (`istio.metadata_exchange` in `filters`).
+    pub exchange: Option<Arc<MetadataExchange>>,
     /// Counters.
     pub stats: Arc<ClusterStats>,
     /// `ssl.…`, where any host is reached over TLS.
@@ -153,6 +157,17 @@ pub enum Transport {
         /// `transport_socket`.
         inner: Box<Transport>,
     },
+}
+
+impl Transport {
+    /// Whether it is TLS, or TLS is inside.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Transport::Raw => false,
+            Transport::Tls(_) => true,
+            Transport::Internal { inner, .. } => inner.is_tls(),
+        }
+    }
 }
 
 /// An `UpstreamTlsContext`.

@@ -10,8 +10,9 @@ use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use tokio::sync::Notify;
 
-use super::connect::{AutoSni, ConnectError, Connected, PENDING_LIMIT, Sharing, UpstreamInfo, connect};
+use super::connect::{ConnectError, Connected, PENDING_LIMIT, Sharing, UpstreamInfo, connect};
 use super::limits::Permit;
+use super::tls_options::{Speaks, TlsOptions};
 use super::{Cluster, Host, UpstreamProtocol};
 use crate::net::alarm::timeout_at;
 use crate::net::{Io, WriteQueue};
@@ -25,8 +26,8 @@ pub struct PoolKey {
     pub host: u64,
     /// Shared, hashable filter state (spec: `FilterState::Object` that is `Hashable`).
     pub sharing: u64,
-    /// Hash of the server name that a request asks for (`auto_sni`): a connection that was verified for one name is no other's.
-    pub sni: u64,
+    /// Hash of what streams ask of TLS.
+    pub asked: u64,
     /// HTTP/2 and HTTP/1 do not share connections.
     pub h2: bool,
 }
@@ -37,7 +38,7 @@ pub struct Pool {
     cluster: RefCell<Arc<Cluster>>,
     host: RefCell<Arc<Host>>,
     sharing: Sharing,
-    sni: AutoSni,
+    asked: TlsOptions,
     idle: RefCell<Vec<(H1Conn, Instant)>>,
     multiplexed: RefCell<Vec<Rc<H2Conn>>>,
     connecting: Cell<bool>,
@@ -125,12 +126,12 @@ impl H2Conn {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(cluster: Arc<Cluster>, host: Arc<Host>, sharing: Sharing, sni: AutoSni) -> Rc<Pool> {
+    pub fn new(cluster: Arc<Cluster>, host: Arc<Host>, sharing: Sharing, asked: TlsOptions) -> Rc<Pool> {
         Rc::new(Pool {
             cluster: RefCell::new(cluster),
             host: RefCell::new(host),
             sharing,
-            sni,
+            asked,
             idle: RefCell::default(),
             multiplexed: RefCell::default(),
             connecting: Cell::new(false),
@@ -142,9 +143,9 @@ impl Pool {
         })
     }
 
-    /// Whether its connections are for streams that share this and ask for this server name.
-    pub fn serves(&self, sharing: Option<&Sharing>, sni: &AutoSni) -> bool {
-        self.sni == *sni && sharing.is_none_or(|s| s.same_key(&self.sharing))
+    /// Whether its connections are for streams that share this and ask for this.
+    pub fn serves(&self, sharing: Option<&Sharing>, asked: &TlsOptions) -> bool {
+        self.asked == *asked && sharing.is_none_or(|s| s.same_key(&self.sharing))
     }
 
     /// Follows its cluster and its host, which may have changed since the last request. A request that began before does not turn it back.
@@ -179,12 +180,12 @@ impl Pool {
     }
 
     /// An HTTP/1.1 connection: an idle one, or a new one.
-    pub async fn h1(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<H1Conn, ConnectError> {
-        self.h1_if_chosen(worker, sni).await?.ok_or_else(wrong_protocol)
+    pub async fn h1(self: &Rc<Pool>, worker: &Rc<Worker>) -> Result<H1Conn, ConnectError> {
+        self.h1_if_chosen(worker).await?.ok_or_else(wrong_protocol)
     }
 
     /// The same; none if the host was asked (ALPN) and chose HTTP/2.
-    async fn h1_if_chosen(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<Option<H1Conn>, ConnectError> {
+    async fn h1_if_chosen(self: &Rc<Pool>, worker: &Rc<Worker>) -> Result<Option<H1Conn>, ConnectError> {
         let mut pending: Option<Pending> = None;
         loop {
             if let Some(conn) = self.take_idle() {
@@ -198,7 +199,8 @@ impl Pool {
                 stats.upstream_rq_pending_total.inc();
                 let open = OpenGuard::new(self);
                 let host = self.host.borrow().clone();
-                let connected = connect(worker, &cluster, &host, &self.sharing, sni, permit).await?;
+                let speaks = chosen_by_host(&cluster).unwrap_or(Speaks::Http1);
+                let connected = connect(worker, &cluster, &host, &self.sharing, &self.asked, speaks, permit).await?;
                 return match self.negotiated_h1(&connected.upstream) {
                     false => {
                         drop(open);
@@ -239,13 +241,13 @@ impl Pool {
     }
 
     /// A place on a connection of whichever protocol the host chooses.
-    pub async fn negotiated(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<Place, ConnectError> {
+    pub async fn negotiated(self: &Rc<Pool>, worker: &Rc<Worker>) -> Result<Place, ConnectError> {
         loop {
             if self.chose_h1.get() {
-                if let Some(conn) = self.h1_if_chosen(worker, sni.clone()).await? {
+                if let Some(conn) = self.h1_if_chosen(worker).await? {
                     return Ok(Place::H1(conn));
                 }
-            } else if let Some(lease) = self.h2_if_chosen(worker, sni.clone()).await? {
+            } else if let Some(lease) = self.h2_if_chosen(worker).await? {
                 return Ok(Place::H2(lease));
             }
         }
@@ -273,12 +275,12 @@ impl Pool {
     }
 
     /// A place for a stream on an HTTP/2 connection: one that has room, or a new one.
-    pub async fn h2(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<H2Lease, ConnectError> {
-        self.h2_if_chosen(worker, sni).await?.ok_or_else(wrong_protocol)
+    pub async fn h2(self: &Rc<Pool>, worker: &Rc<Worker>) -> Result<H2Lease, ConnectError> {
+        self.h2_if_chosen(worker).await?.ok_or_else(wrong_protocol)
     }
 
     /// The same; none if the host was asked (ALPN) and chose HTTP/1. The connection that told is idle then.
-    async fn h2_if_chosen(self: &Rc<Pool>, worker: &Rc<Worker>, sni: AutoSni) -> Result<Option<H2Lease>, ConnectError> {
+    async fn h2_if_chosen(self: &Rc<Pool>, worker: &Rc<Worker>) -> Result<Option<H2Lease>, ConnectError> {
         let mut waited_for: Option<u64> = None;
         loop {
             if let Some(lease) = self.lease() {
@@ -305,6 +307,7 @@ impl Pool {
             let _done = Connecting(self.clone());
             self.attempt.set(self.attempt.get() + 1);
             let (cluster, host) = (self.cluster.borrow().clone(), self.host.borrow().clone());
+            let speaks = chosen_by_host(&cluster).unwrap_or(Speaks::Http2);
             cluster.stats.upstream_rq_pending_total.inc();
             let permit = cluster.limits.connections.take();
             if permit.is_none() && !self.multiplexed.borrow().is_empty() {
@@ -312,7 +315,7 @@ impl Pool {
                 cluster.stats.upstream_rq_pending_overflow.inc();
                 return Err(ConnectError::Overflow);
             }
-            let made = match connect(worker, &cluster, &host, &self.sharing, sni.clone(), permit).await {
+            let made = match connect(worker, &cluster, &host, &self.sharing, &self.asked, speaks, permit).await {
                 Ok(c) if cluster.http.protocol == UpstreamProtocol::Alpn && self.negotiated_h1(&c.upstream) => {
                     let conn = self.began_h1(c, OpenGuard::new(self));
                     self.idle.borrow_mut().push((conn, Instant::now()));
@@ -435,6 +438,11 @@ pub enum Place {
     H1(H1Conn),
     /// A stream's place on an HTTP/2 connection.
     H2(H2Lease),
+}
+
+/// What is spoken where the host chooses.
+fn chosen_by_host(cluster: &Cluster) -> Option<Speaks> {
+    (cluster.http.protocol == UpstreamProtocol::Alpn).then_some(Speaks::Http)
 }
 
 fn wrong_protocol() -> ConnectError {

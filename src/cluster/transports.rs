@@ -53,14 +53,7 @@ impl Transports {
 
     /// Whether any of them is TLS.
     pub fn any_tls(&self) -> bool {
-        fn is_tls(t: &Transport) -> bool {
-            match t {
-                Transport::Raw => false,
-                Transport::Tls(_) => true,
-                Transport::Internal { inner, .. } => is_tls(inner),
-            }
-        }
-        is_tls(&self.default) || self.matches.iter().any(|(_, t)| is_tls(t))
+        self.default.is_tls() || self.matches.iter().any(|(_, t)| t.is_tls())
     }
 
     /// Makes the contexts count their updates.

@@ -1,6 +1,7 @@
 //! `config.bootstrap.v3.Bootstrap`: from a file and the command line to what the server starts with.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use waypost_filters::metadata::json_of_struct;
 use waypost_xds::envoy::config::bootstrap::v3;
@@ -231,6 +232,7 @@ pub fn process(settings: &Settings) -> Process {
     Process {
         node_id: settings.node.id.clone(),
         node_cluster: settings.node.cluster.clone(),
+        node_metadata: Arc::new(settings.node.metadata.clone().map(json_of_struct).unwrap_or_default()),
         reject_unknown_dynamic: false,
         strip_fragment: lookup("envoy.reloadable_features.http_reject_path_with_fragment") == Some("false"),
     }

@@ -7,6 +7,7 @@ pub mod extension;
 pub mod extension_slot;
 #[cfg(test)]
 mod not_yet;
+pub mod peers;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -43,6 +44,8 @@ pub struct Process {
     pub node_id: String,
     /// `node.cluster`.
     pub node_cluster: String,
+    /// `node.metadata`.
+    pub node_metadata: std::sync::Arc<serde_json::Value>,
     /// `--reject-unknown-dynamic-fields`
     pub reject_unknown_dynamic: bool,
     /// `envoy.reloadable_features.http_reject_path_with_fragment`; istiod sets it to false, and then a fragment is cut off.

@@ -1,5 +1,7 @@
 //! Holds docs/not-yet.md to the tables in the code.
 
+use waypost_filters::http::compressor;
+
 use crate::config::access_log;
 use crate::http::config::TRACERS;
 use crate::http::registry::{self, Role};
@@ -17,7 +19,7 @@ fn tables() -> Vec<(&'static str, Vec<String>)> {
         Role::Adds(missing) => Some(row(k.type_name, &format!("passed over: {missing}"))),
     });
     let tcp = network::FILTERS.iter().filter_map(|k| match k.role {
-        network::Role::Build(_) | network::Role::Terminal(_) => None,
+        network::Role::Build(_) | network::Role::Exchange | network::Role::Terminal(_) => None,
         network::Role::Guards(_) | network::Role::Closed => Some(row(k.type_name, "closed")),
         network::Role::Adds(missing) => Some(row(k.type_name, &format!("passed over: {missing}"))),
     });
@@ -25,6 +27,7 @@ fn tables() -> Vec<(&'static str, Vec<String>)> {
     vec![
         ("HTTP filters", http.collect()),
         ("Network filters", tcp.collect()),
+        ("Compressor libraries", list(compressor::NOT_BUILT)),
         ("Access logs", list(access_log::NOT_BUILT)),
         ("Tracers", list(TRACERS)),
     ]

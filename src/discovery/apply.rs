@@ -198,7 +198,7 @@ impl Manager {
             if !same {
                 self.note_unknown(&name, resource)?;
             }
-            Ok(Some(Decoded { name: &*resource.name, message, resource }))
+            Ok(Some(Decoded { name: &resource.name, message, resource }))
         };
         update.resources.iter().filter_map(|resource| decode(resource).transpose()).collect()
     }

@@ -12,6 +12,7 @@ use waypost_xds::envoy::config::core::v3::Node;
 
 use super::source::GrpcTarget;
 use crate::cluster::connect::{Connected, Sharing, UpstreamInfo, connect};
+use crate::cluster::tls_options::{Speaks, TlsOptions};
 use crate::worker::Worker;
 
 /// Connects to the hosts of clusters, in turn.
@@ -85,7 +86,7 @@ impl rest::Http for ClusterHttp {
 
 impl ClusterHttp {
     async fn exchange(&self, cluster: &str, path: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>), String> {
-        let connected = open(&self.worker, cluster).await?;
+        let connected = open(&self.worker, cluster, Speaks::Http1).await?;
         let _upstream = connected.upstream;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connected.io))
             .await
@@ -108,11 +109,11 @@ impl ClusterHttp {
 }
 
 /// Connects to a host of a cluster.
-async fn open(worker: &Rc<Worker>, name: &str) -> Result<Connected, String> {
+async fn open(worker: &Rc<Worker>, name: &str, speaks: Speaks) -> Result<Connected, String> {
     let slot = worker.shared.clusters.find(name).ok_or_else(|| format!("unknown cluster '{name}'"))?;
     let cluster = slot.current.load_full().ok_or_else(|| format!("unknown cluster '{name}'"))?;
     let host = worker.pick(&cluster, &[]).ok_or_else(|| "no healthy upstream".to_owned())?;
-    connect(worker, &cluster, &host, &Sharing::default(), None, None)
+    connect(worker, &cluster, &host, &Sharing::default(), &TlsOptions::default(), speaks, None)
         .await
         .map_err(|e| format!("upstream connect error: {e}"))
 }
@@ -125,7 +126,7 @@ impl Connector for ClusterConnector {
         let at = self.next.get();
         self.next.set((at + 1) % self.targets.len().max(1));
         let target = self.targets.get(at).ok_or_else(|| "no service is configured".to_owned())?;
-        let connected = open(&self.worker, &target.cluster).await?;
+        let connected = open(&self.worker, &target.cluster, Speaks::Http2).await?;
         let upstream = connected.upstream;
         let options = upstream.cluster.http.h2.clone();
         let mut builder = http2::Builder::new(LocalExecutor);

@@ -38,6 +38,9 @@ const PARTS: usize = 256;
 
 type Part = HashMap<IpAddr, Arc<WorkloadInfo>>;
 
+/// What becomes of an address: a workload has it, or none.
+type Change = (IpAddr, Option<Arc<WorkloadInfo>>);
+
 /// All workloads by address; networks are not told apart, as in Istio's proxy.
 #[derive(Debug)]
 pub struct Workloads {
@@ -91,7 +94,7 @@ impl Workloads {
             changes.extend(before.into_iter().map(|a| (a, None)));
             changes.extend(now.into_iter().map(|a| (a, Some(info.clone()))));
         }
-        let mut by_part: HashMap<usize, Vec<(IpAddr, Option<Arc<WorkloadInfo>>)>> = HashMap::new();
+        let mut by_part: HashMap<usize, Vec<Change>> = HashMap::new();
         for (address, info) in changes {
             by_part.entry(part(address)).or_default().push((address, info));
         }

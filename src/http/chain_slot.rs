@@ -8,6 +8,7 @@ use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v
 use waypost_xds::google::protobuf::Any;
 
 use super::filters::{Chain, Content, FilterConfig, FilterSource, Piece, compose};
+use super::registry::Within;
 use crate::config::extension::Discovery;
 use crate::config::extension_slot::{Commit, ExtensionSlot, User};
 use crate::config::{ConfigError, Context};
@@ -41,8 +42,13 @@ struct Later {
 
 impl ChainSlot {
     /// Builds the chain of a list of filters; `path` is that of the list.
-    pub fn compile(filters: Vec<proto::HttpFilter>, cx: &Context<'_>, path: &str) -> Result<ChainSlot, ConfigError> {
-        let filters = FilterConfig::list(filters, cx, path)?;
+    pub fn compile(
+        filters: Vec<proto::HttpFilter>,
+        within: &Within,
+        cx: &Context<'_>,
+        path: &str,
+    ) -> Result<ChainSlot, ConfigError> {
+        let filters = FilterConfig::list(filters, within, cx, path)?;
         if !filters.last().is_some_and(FilterConfig::may_end) {
             return Err(ConfigError::new(
                 path,
@@ -165,7 +171,8 @@ mod tests {
             extensions,
             process: &Process::default(),
         };
-        ChainSlot::compile(proto.http_filters, &cx, "http_filters")
+        let within = Within { stats: cx.stats.clone(), stat_prefix: "in".into() };
+        ChainSlot::compile(proto.http_filters, &within, &cx, "http_filters")
     }
 
     const MUTATION: &str = "header_mutation.v3.HeaderMutation";

@@ -3,7 +3,9 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::HeaderMap;
+use waypost_filters::body::BodyEncoder;
 
 use super::downstream::{Downstream, Lost, Piece};
 use super::upstream::{Broken, Response, Upstream};
@@ -217,12 +219,13 @@ pub async fn head(
     .await
 }
 
-/// Moves the response's body on to the client, and what is left of the request to the host.
+/// Moves the response's body on to the client, through the encoder if there is one, and what is left of the request to the host.
 pub async fn body(
     down: &mut Downstream<'_>,
     up: &mut Upstream,
     moved: &mut Moved,
     timers: &mut Timers,
+    encoder: &mut Option<Box<dyn BodyEncoder>>,
     ended: bool,
 ) -> Result<(), Stop> {
     let mut response_ended = ended;
@@ -240,12 +243,21 @@ pub async fn body(
             }
             match up.poll_body(cx) {
                 Poll::Ready(Ok(Piece::Data(data))) => {
+                    let data = match encoder {
+                        Some(encoder) => encoder.encode(data, false),
+                        None => data,
+                    };
                     moved.response += data.len() as u64;
                     timers.touch();
                     down.send_data(data);
                 }
                 Poll::Ready(Ok(Piece::End(trailers))) => {
                     response_ended = true;
+                    if let Some(encoder) = encoder {
+                        let rest = encoder.encode(Bytes::new(), true);
+                        moved.response += rest.len() as u64;
+                        down.send_data(rest);
+                    }
                     moved.trailers.clone_from(&trailers);
                     down.finish(trailers);
                 }

@@ -16,7 +16,7 @@ use waypost_xds::envoy::extensions::filters::http::router::v3 as router;
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use waypost_xds::google::protobuf::Any;
 
-use super::registry::{self, Known, Role};
+use super::registry::{self, Known, Role, Within};
 use crate::config::extension::{self, Asker, Discovery};
 use crate::config::extension_slot::Family;
 use crate::config::{ConfigError, Context, refuse, warn_ignored};
@@ -38,6 +38,8 @@ pub struct FilterConfig {
     pub is_optional: bool,
     /// Where its configuration stands.
     pub path: String,
+    /// The connection manager that it is for.
+    pub within: Within,
 }
 
 /// Where a filter's configuration comes from.
@@ -156,13 +158,20 @@ impl FilterConfig {
     /// Takes `http_filters`; `path` is that of the list.
     pub fn list(
         filters: Vec<proto::HttpFilter>,
+        within: &Within,
         cx: &Context<'_>,
         path: &str,
     ) -> Result<Vec<FilterConfig>, ConfigError> {
-        filters.into_iter().enumerate().map(|(i, f)| FilterConfig::new(f, cx, format!("{path}[{i}]"))).collect()
+        let one = |(i, f)| FilterConfig::new(f, within.clone(), cx, format!("{path}[{i}]"));
+        filters.into_iter().enumerate().map(one).collect()
     }
 
-    fn new(filter: proto::HttpFilter, cx: &Context<'_>, path: String) -> Result<FilterConfig, ConfigError> {
+    fn new(
+        filter: proto::HttpFilter,
+        within: Within,
+        cx: &Context<'_>,
+        path: String,
+    ) -> Result<FilterConfig, ConfigError> {
         let proto::HttpFilter { name, is_optional, disabled, config_type } = filter;
         if name.is_empty() {
             return Err(ConfigError::new(format!("{path}.name"), "value is required"));
@@ -180,7 +189,7 @@ impl FilterConfig {
             }
             None => return Err(ConfigError::new(format!("{path}.typed_config"), "value is required")),
         };
-        Ok(FilterConfig { name: name.into(), source, disabled, is_optional, path })
+        Ok(FilterConfig { name: name.into(), source, disabled, is_optional, path, within })
     }
 
     /// Whether it can be the last of its list, as far as that is known now.
@@ -274,7 +283,7 @@ pub(super) fn compose(pieces: &[Piece]) -> Chain {
 
 fn build_known(known: &Known, any: &Any, filter: &FilterConfig, path: &str) -> Result<registry::Built, ConfigError> {
     match known.role {
-        Role::Build(build) => build(any, path),
+        Role::Build(build) => build(any, path, &filter.within),
         Role::Adds(missing) => {
             extension::checked(any, path)?;
             extension::warn_missing(known.type_name, missing, path);

@@ -110,8 +110,7 @@ pub async fn forward(
         let ended = moved.request_ended && !upgrading;
         timers.begin_attempt(moved.request_ended);
         let opened = {
-            let opening =
-                open(&worker, &cluster, &host, &sharing, &active.http.request, active.http.info.protocol, ended);
+            let opening = open(&worker, &cluster, &host, &sharing, &active.http.request, &active.http.info, ended);
             exchange::guard(&mut down, &mut timers, opening).await
         };
         let failure = match opened {
@@ -419,7 +418,7 @@ async fn respond(
     active.set_response(head);
     pick.response_headers.apply_response(&mut active.http);
     active.send_head(&mut down, Some(chain), end);
-    let ended = exchange::body(&mut down, &mut up, &mut moved, &mut timers, end).await;
+    let ended = exchange::body(&mut down, &mut up, &mut moved, &mut timers, &mut active.http.body.encoder, end).await;
     active.note_request(moved.request, &timers);
     active.http.info.bytes_sent = moved.response;
     active.http.response_trailers = moved.trailers.take();

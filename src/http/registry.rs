@@ -8,16 +8,20 @@ use std::sync::Arc;
 
 use prost::Message;
 use waypost_filters::filter::HttpFilter;
+use waypost_filters::http::alpn::Alpn;
+use waypost_filters::http::compressor::{Compiled, Compressor};
 use waypost_filters::http::header_mutation::HeaderMutation;
 use waypost_filters::http::peer_metadata::PeerMetadata;
 use waypost_filters::http::set_filter_state::SetFilterState;
+use waypost_filters::stats::{Count, Scope};
 use waypost_xds::any;
 use waypost_xds::envoy::config::rbac::v3::rbac::Action;
 use waypost_xds::envoy::extensions::filters::http as f;
 use waypost_xds::google::protobuf::Any;
 
-use crate::config::ConfigError;
 use crate::config::extension::warn_missing;
+use crate::config::{ConfigError, warn_once};
+use crate::observe::stats::{Counter, Store};
 
 /// One type of filter.
 pub struct Known {
@@ -34,11 +38,38 @@ pub struct Known {
 /// A built filter, or nothing where its configuration leaves it nothing to do.
 pub type Built = Option<Arc<dyn HttpFilter>>;
 
+/// Builds a filter of its configuration; the text is the path of that.
+pub type Build = fn(&Any, &str, &Within) -> Result<Built, ConfigError>;
+
+/// The connection manager that a filter is built for; kept with filters that come, and are built again, later.
+#[derive(Clone, Debug)]
+pub struct Within {
+    /// Where stat handles come from.
+    pub stats: Arc<Store>,
+    /// Its `stat_prefix`.
+    pub stat_prefix: Arc<str>,
+}
+
+/// A counter that filters add to.
+struct Adder(Counter);
+
+impl Count for Adder {
+    fn add(&self, n: u64) {
+        self.0.add(n);
+    }
+}
+
+impl Scope for Within {
+    fn counter(&self, name: &str) -> Arc<dyn Count> {
+        Arc::new(Adder(self.stats.counter(&format!("http.{}.{name}", self.stat_prefix))))
+    }
+}
+
 /// What becomes of a filter.
 #[derive(Clone, Copy)]
 pub enum Role {
     /// It is built.
-    Build(fn(&Any, &str) -> Result<Built, ConfigError>),
+    Build(Build),
     /// It guards and is not built yet: closed, unless the function finds in the checked wire form that this configuration refuses nothing.
     Guards(fn(&[u8]) -> bool),
     /// It only adds and is not built yet: passed over with a warning that says what is missing.
@@ -52,6 +83,9 @@ pub enum OnRoute {
     Guards(fn(&[u8]) -> bool),
     /// It only adds: passed over with a warning that says what is missing.
     Adds(&'static str),
+    /// The filter is switched off where the function finds so in the wire form; else it runs as it does elsewhere, with a warning that says
+    /// what is missing.
+    Adjusts(fn(&[u8]) -> bool, &'static str),
 }
 
 /// The type of a filter's configuration.
@@ -64,7 +98,7 @@ pub fn find_per_route(type_name: &str) -> Option<&'static Known> {
     FILTERS.iter().find(|k| k.per_route == Some(type_name))
 }
 
-const fn built(type_name: &'static str, build: fn(&Any, &str) -> Result<Built, ConfigError>) -> Known {
+const fn built(type_name: &'static str, build: Build) -> Known {
     Known { type_name, role: Role::Build(build), per_route: None, on_route: OnRoute::Guards(never) }
 }
 
@@ -95,6 +129,11 @@ impl Known {
         self
     }
 
+    const fn adjusted(mut self, per_route: &'static str, missing: &'static str, off: fn(&[u8]) -> bool) -> Known {
+        (self.per_route, self.on_route) = (Some(per_route), OnRoute::Adjusts(off, missing));
+        self
+    }
+
     const fn off(mut self, when: fn(&[u8]) -> bool) -> Known {
         self.on_route = OnRoute::Guards(when);
         self
@@ -103,28 +142,26 @@ impl Known {
 
 /// All of them: what is built, what Istio sends, what Envoy has.
 pub static FILTERS: &[Known] = &[
-    built("envoy.extensions.filters.http.set_filter_state.v3.Config", |any, path| {
+    built("envoy.extensions.filters.http.set_filter_state.v3.Config", |any, path, _| {
         Ok(Some(Arc::new(SetFilterState::compile(any::unpack(any, path)?, path)?)))
     }),
     // What Istio sends and no request is refused by.
-    built("io.istio.http.peer_metadata.Config", |any, path| {
+    built("io.istio.http.peer_metadata.Config", |any, path, _| {
         warn_missing("io.istio.http.peer_metadata.Config", "peers are not told apart in telemetry", path);
         Ok(PeerMetadata::compile(any::unpack(any, path)?).map(|f| Arc::new(f) as Arc<dyn HttpFilter>))
     }),
-    built("envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", |any, path| {
+    built("envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", |any, path, _| {
         Ok(Some(Arc::new(HeaderMutation::compile(any::unpack(any, path)?, path)?)))
     })
     .routed("envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"),
     adds("stats.PluginConfig", "Istio's metrics are not kept", None),
-    adds(
-        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-        "upstream TLS offers the cluster's own ALPN names",
-        None,
-    ),
+    built("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", |any, path, _| {
+        Ok(Alpn::compile(any::unpack(any, path)?, path)?.map(|f| Arc::new(f) as Arc<dyn HttpFilter>))
+    }),
     adds("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", "gRPC statistics are not kept", None),
     adds("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", "gRPC-Web is passed on as it is", None),
     // These two are in every chain, and do what routes tell them.
-    built("envoy.extensions.filters.http.fault.v3.HTTPFault", |any, path| {
+    built("envoy.extensions.filters.http.fault.v3.HTTPFault", |any, path, _| {
         let config: f::fault::v3::HttpFault = any::unpack(any, path)?;
         if config != f::fault::v3::HttpFault::default() {
             warn_missing("envoy.extensions.filters.http.fault.v3.HTTPFault", NO_FAULTS, path);
@@ -132,15 +169,18 @@ pub static FILTERS: &[Known] = &[
         Ok(None)
     })
     .told("envoy.extensions.filters.http.fault.v3.HTTPFault", NO_FAULTS),
-    built("envoy.extensions.filters.http.cors.v3.Cors", |any, path| {
+    built("envoy.extensions.filters.http.cors.v3.Cors", |any, path, _| {
         let f::cors::v3::Cors {} = any::unpack(any, path)?;
         Ok(None)
     })
     .told("envoy.extensions.filters.http.cors.v3.CorsPolicy", NO_CORS),
-    adds(
-        "envoy.extensions.filters.http.compressor.v3.Compressor",
-        "responses are not compressed",
-        Some("envoy.extensions.filters.http.compressor.v3.CompressorPerRoute"),
+    built("envoy.extensions.filters.http.compressor.v3.Compressor", compressor).adjusted(
+        "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute",
+        "overrides have no effect",
+        |wire| {
+            use f::compressor::v3::{CompressorPerRoute, compressor_per_route::Override::Disabled};
+            CompressorPerRoute::decode(wire).is_ok_and(|c| c.r#override == Some(Disabled(true)))
+        },
     ),
     adds(
         "envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
@@ -301,6 +341,21 @@ pub static FILTERS: &[Known] = &[
     guards("envoy.extensions.filters.http.set_metadata.v3.Config", None),
     guards("envoy.extensions.filters.http.thrift_to_metadata.v3.ThriftToMetadata", None),
 ];
+
+fn compressor(any: &Any, path: &str, within: &Within) -> Result<Built, ConfigError> {
+    Ok(match Compressor::compile(any::unpack(any, path)?, path, within)? {
+        Compiled::Filter(filter, ignored) => {
+            for field in ignored {
+                warn_once(&format!("Compressor.{field}"), || format!("{path}.{field} has no effect yet"));
+            }
+            Some(Arc::new(filter))
+        }
+        Compiled::NotBuilt(library) => {
+            warn_missing(library, "responses are not compressed with it", path);
+            None
+        }
+    })
+}
 
 fn never(_: &[u8]) -> bool {
     false

@@ -76,7 +76,14 @@ impl ActiveStream {
         let mut info =
             StreamInfo::new(connection.info.clone(), connection.next_stream(), Instant::now(), SystemTime::now());
         info.protocol = protocol;
-        let http = HttpStream { info, request: head, response: None, response_trailers: None, reroute: false };
+        let http = HttpStream {
+            info,
+            request: head,
+            response: None,
+            response_trailers: None,
+            reroute: false,
+            body: Default::default(),
+        };
         ActiveStream {
             connection: connection.clone(),
             http,
@@ -113,6 +120,7 @@ impl ActiveStream {
             response.headers.insert(X_ENVOY_ATTEMPT_COUNT, attempts);
         }
         if let Some(chain) = chain {
+            self.http.body.none = end;
             for filter in chain.filters.iter().rev() {
                 filter.on_response(&mut self.http);
             }
@@ -159,6 +167,10 @@ impl ActiveStream {
         let body = local_reply::apply(reply, &mut self.http, &self.connection.hcm, route);
         let body = if self.http.request.method == Method::HEAD { Bytes::new() } else { body };
         self.send_head(down, chain, body.is_empty());
+        let body = match self.http.body.encoder.take() {
+            Some(mut encoder) => encoder.encode(body, true),
+            None => body,
+        };
         self.http.info.bytes_sent = body.len() as u64;
         if !body.is_empty() {
             down.send_data(body);

@@ -19,6 +19,7 @@ use super::manager::HttpConnection;
 use super::stream::ActiveStream;
 use super::upstream::Upstream;
 use crate::cluster::connect::{ConnectError, Sharing, connect, passthrough};
+use crate::cluster::tls_options::{Speaks, TlsOptions};
 use crate::cluster::{Cluster, Host};
 use crate::listener::{inspect, internal, internal_connection, serve};
 use crate::net::Io;
@@ -56,7 +57,8 @@ pub async fn terminate(
         let reply = connect_reply(&ConnectError::Overflow, false);
         return active.reply(&mut down, Some(chain), reply, Some(pick.response_headers)).await;
     };
-    let connecting = connect(&worker, cluster, &host, &sharing, None, Some(permit));
+    let asked = TlsOptions::of(&host, &active.http.info);
+    let connecting = connect(&worker, cluster, &host, &sharing, &asked, Speaks::Bytes, Some(permit));
     let connected = match exchange::guard(&mut down, &mut timers, connecting).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {

@@ -4,6 +4,7 @@
 //! frames. Envoy logs the first and bounds the second, so frames are counted here as they pass: nine bytes of each are looked at.
 
 mod frame;
+mod goodbye;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use frame::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PADDED, PING,
     PRIORITY, PROTOCOL_ERROR, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
+use goodbye::Farewell;
 pub use stream::Watched;
 
 /// `%RESPONSE_CODE_DETAILS%` of a message with an illegal header; also where only the codec knows which rule was broken.
@@ -90,6 +92,9 @@ pub struct Watch {
     data_sent: Cell<u64>,
     resets: Cell<u32>,
     calmed: Cell<bool>,
+    farewell: Cell<Farewell>,
+    /// Whether something was written since that was last asked.
+    wrote: Cell<bool>,
     controls: Cell<u32>,
     controls_since: Cell<Option<Instant>>,
 }
@@ -121,6 +126,8 @@ impl Watch {
             data_sent: Cell::new(0),
             resets: Cell::new(0),
             calmed: Cell::new(false),
+            farewell: Cell::new(Farewell::None),
+            wrote: Cell::new(false),
             controls: Cell::new(0),
             controls_since: Cell::new(None),
         })

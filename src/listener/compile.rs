@@ -328,7 +328,7 @@ fn chain(proto: v3::FilterChain, key: ChainKey, cx: &Context<'_>, path: &str) ->
     if bool_of(use_proxy_proto) == Some(true) {
         return Err(ConfigError::unsupported(format!("{path}.use_proxy_proto")));
     }
-    let network::Compiled { before, discovered, terminal } = network::compile(filters, cx, path)?;
+    let network::Compiled { before, discovered, exchange, terminal } = network::compile(filters, cx, path)?;
     Ok(FilterChain {
         key,
         state: Arc::default(),
@@ -340,6 +340,7 @@ fn chain(proto: v3::FilterChain, key: ChainKey, cx: &Context<'_>, path: &str) ->
         )?,
         network: before.into(),
         discovered: discovered.into(),
+        exchange,
         terminal,
     })
 }

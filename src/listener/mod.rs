@@ -27,6 +27,7 @@ use waypost_filters::filter_state::FilterState;
 use waypost_filters::listener::proxy_protocol::ProxyProtocol;
 use waypost_filters::listener::tls_inspector::TlsInspector;
 use waypost_filters::metadata::Metadata;
+use waypost_filters::network::metadata_exchange::MetadataExchange;
 
 use self::chain_match::{ChainMatch, FilterDisabled};
 use self::drain::ChainState;
@@ -114,6 +115,8 @@ pub struct FilterChain {
     pub network: Arc<[Named]>,
     /// What some of them wait for.
     pub discovered: Arc<[Arc<Discovery>]>,
+    /// What is said to clients that agree to it (`istio.metadata_exchange`).
+    pub exchange: Option<Arc<MetadataExchange>>,
     /// The last one.
     pub terminal: Terminal,
 }
@@ -129,6 +132,7 @@ impl FilterChain {
             handshake_timeout: self.handshake_timeout,
             network: self.network.clone(),
             discovered: self.discovered.clone(),
+            exchange: self.exchange.clone(),
             terminal: self.terminal.clone(),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use waypost_filters::filter::NetworkFilter;
+use waypost_filters::network::metadata_exchange::MetadataExchange;
 use waypost_filters::network::set_filter_state::SetFilterState;
 use waypost_filters::network::unsupported::Unsupported;
 use waypost_xds::any;
@@ -21,7 +22,7 @@ use super::discovered::DiscoveredFilter;
 use crate::config::convert::data_source;
 use crate::config::extension::{self, Asker, Discovery};
 use crate::config::extension_slot::Family;
-use crate::config::{ConfigError, Context};
+use crate::config::{ConfigError, Context, peers};
 use crate::http::config::HttpConnectionManager;
 use crate::tcp_proxy::TcpProxy;
 
@@ -43,6 +44,8 @@ pub enum Role {
     Build(fn(&Any, &str) -> Result<Built, ConfigError>),
     /// It is built, and takes the bytes.
     Terminal(fn(&Any, &Context<'_>, &str) -> Result<Terminal, ConfigError>),
+    /// It is built, and changes the byte stream itself (`istio.metadata_exchange`).
+    Exchange,
     /// It guards and is not built yet: closed, unless the function finds in the checked wire form that this configuration refuses nothing.
     Guards(fn(&[u8]) -> bool),
     /// It would take the bytes and is not built yet: closed.
@@ -93,7 +96,7 @@ pub static FILTERS: &[Known] = &[
         role: Role::Build(|any, path| Ok(Box::new(SetFilterState::compile(any::unpack(any, path)?, path)?))),
     },
     // What Istio sends and no connection is refused by.
-    adds("envoy.tcp.metadataexchange.config.MetadataExchange", "peers are not told apart in telemetry"),
+    Known { type_name: "envoy.tcp.metadataexchange.config.MetadataExchange", role: Role::Exchange },
     adds("stats.PluginConfig", "Istio's metrics are not kept"),
     adds("envoy.extensions.network_filters.peer_metadata.Config", "peers are not told apart in telemetry"),
     adds(
@@ -147,6 +150,7 @@ pub struct Named {
 /// What a filter comes to.
 enum Kind {
     Before(Built),
+    Exchange(Arc<MetadataExchange>),
     Terminal(Terminal),
     /// A filter that would take the bytes, closed.
     Closed,
@@ -159,6 +163,8 @@ pub struct Compiled {
     pub before: Vec<Named>,
     /// What some of them wait for.
     pub discovered: Vec<Arc<Discovery>>,
+    /// `istio.metadata_exchange`.
+    pub exchange: Option<Arc<MetadataExchange>>,
     /// The last.
     pub terminal: Terminal,
 }
@@ -166,6 +172,7 @@ pub struct Compiled {
 /// Compiles `filters`; `path` is that of the filter chain.
 pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result<Compiled, ConfigError> {
     let (mut before, mut discovered): (Vec<Named>, _) = (Vec::new(), Vec::new());
+    let mut exchange = None;
     let mut terminal = Terminal::Nothing;
     let count = filters.len();
     for (i, v3::Filter { name, config_type }) in filters.into_iter().enumerate() {
@@ -201,14 +208,15 @@ pub fn compile(filters: Vec<v3::Filter>, cx: &Context<'_>, path: &str) -> Result
             }
             Kind::Terminal(t) => terminal = t,
             Kind::Closed => before.push(Named { filter: Box::new(Unsupported::new(&name)), name: name.into() }),
-            Kind::Before(_) | Kind::Nothing if last => {
+            Kind::Before(_) | Kind::Exchange(_) | Kind::Nothing if last => {
                 return Err(ConfigError::new(path, format!("{name} cannot be the last filter of its chain")));
             }
             Kind::Before(filter) => before.push(Named { name: name.into(), filter }),
+            Kind::Exchange(f) => exchange = Some(f),
             Kind::Nothing => {}
         }
     }
-    Ok(Compiled { before, discovered, terminal })
+    Ok(Compiled { before, discovered, exchange, terminal })
 }
 
 /// What becomes of connections on a chain with a guard that is not built.
@@ -217,6 +225,7 @@ const CLOSED: &str = "connections on chains with it are closed";
 fn filter(name: &str, any: &Any, cx: &Context<'_>, path: &str) -> Result<Kind, ConfigError> {
     let known = known(any, path)?;
     Ok(match known.role {
+        Role::Exchange => Kind::Exchange(peers::exchange(any, cx, path)?),
         Role::Terminal(build) => Kind::Terminal(build(any, cx, path)?),
         Role::Closed => {
             extension::checked(any, path)?;
@@ -252,6 +261,8 @@ pub(super) fn build(name: &str, any: &Any, path: &str) -> Result<Option<Built>, 
             extension::warn_closed(known.type_name, CLOSED, path);
             Ok(Some(Box::new(Unsupported::new(name))))
         }
+        // What it does is done before any filter is asked.
+        Role::Exchange => Err(ConfigError::unsupported(format!("{path}: {} by config_discovery", known.type_name))),
         Role::Terminal(_) | Role::Closed => {
             let type_name = known.type_name;
             // Envoy's words.

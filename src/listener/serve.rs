@@ -18,6 +18,7 @@ use super::network::Named;
 use super::{FilterChain, Listener, Terminal};
 use crate::net::Io;
 use crate::net::alarm::timeout_at;
+use crate::net::exchange::exchange;
 use crate::worker::Worker;
 
 /// What went over a connection, for the listener's own log.
@@ -84,6 +85,19 @@ pub async fn serve(
         if let NetworkStep::Close(reason) = filter.on_new_connection(&mut connection) {
             log(listener, &Arc::new(connection), Served::default(), None, Some(reason.as_ref().into()));
             return io.break_off();
+        }
+    }
+    if let (Some(filter), Some(session)) = (&chain.exchange, &connection.tls)
+        && filter.agreed(session)
+    {
+        // As long as the handshake may take: it is part of how the two sides meet.
+        match timeout_at(chain.handshake_timeout.map(|t| start + t), exchange(io, filter)).await {
+            Some(Ok(exchanged)) => io = exchanged,
+            failed => {
+                let reason = failed.and_then(Result::err).map_or_else(|| "timeout".to_owned(), |e| e.to_string());
+                tracing::debug!("listener {}: metadata exchange: {reason}", listener.name);
+                return;
+            }
         }
     }
     let connection = Arc::new(connection);

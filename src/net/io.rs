@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::exchange::Exchanged;
 use super::queue::WriteQueue;
 use super::tunnel::Tunnel;
 
@@ -53,6 +54,8 @@ pub enum Io {
     TlsClient(Box<tokio_rustls::client::TlsStream<Io>>),
     /// Bytes that an inspector has read already, and the stream they came from.
     Replay(Box<(Bytes, Io)>),
+    /// A stream that begins with what proxies say to each other.
+    Exchanged(Box<Exchanged>),
 }
 
 impl Io {
@@ -66,6 +69,7 @@ impl Io {
         match self {
             Io::Tunnel(mut tunnel) => tunnel.reset(h2::Reason::CONNECT_ERROR),
             Io::Replay(replay) => replay.1.break_off(),
+            Io::Exchanged(exchanged) => exchanged.io.break_off(),
             _ => {}
         }
     }
@@ -168,6 +172,7 @@ impl Io {
             Io::TlsServer(s) => s.get_ref().0.tcp(),
             Io::TlsClient(s) => s.get_ref().0.tcp(),
             Io::Replay(r) => r.1.tcp(),
+            Io::Exchanged(e) => e.io.tcp(),
             Io::Unix(_) | Io::Tunnel(_) | Io::Pipe(_) => None,
         }
     }
@@ -200,6 +205,10 @@ macro_rules! delegate {
                 let $io = &mut boxed.1;
                 $call
             }
+            Io::Exchanged(boxed) => {
+                let $io = &mut boxed.io;
+                $call
+            }
             Io::Tunnel($t) => $tunnel,
         }
     };
@@ -213,6 +222,9 @@ impl AsyncRead for Io {
             let n = r.0.len().min(buf.remaining());
             buf.put_slice(&r.0.split_to(n));
             return Poll::Ready(Ok(()));
+        }
+        if let Io::Exchanged(e) = &mut *self {
+            return e.poll_read(cx, buf);
         }
         delegate!(self, io => Pin::new(io).poll_read(cx, buf), tunnel t => t.poll_read(cx, buf))
     }

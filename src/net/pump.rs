@@ -115,6 +115,7 @@ fn gone(io: &mut Io, cx: &mut Context<'_>) -> bool {
     match io {
         Io::Tunnel(t) => t.poll_gone(cx).is_ready(),
         Io::Replay(r) => gone(&mut r.1, cx),
+        Io::Exchanged(e) => gone(&mut e.io, cx),
         _ => false,
     }
 }

@@ -119,13 +119,13 @@ fn effect(config: &Any, is_optional: bool, path: &str) -> Result<Option<FilterEf
     };
     let wire = extension::checked(config, path)?;
     Ok(Some(match known.on_route {
-        OnRoute::Adds(missing) => {
+        OnRoute::Guards(off) | OnRoute::Adjusts(off, _) if off(&wire) => FilterEffect::Off(Some(known.type_name)),
+        OnRoute::Adds(missing) | OnRoute::Adjusts(_, missing) => {
             if !wire.is_empty() {
                 extension::warn_missing(&type_name, missing, path);
             }
             FilterEffect::On
         }
-        OnRoute::Guards(off) if off(&wire) => FilterEffect::Off(Some(known.type_name)),
         OnRoute::Guards(_) => {
             extension::warn_closed(&type_name, "requests on routes with it are answered 500", path);
             FilterEffect::Guards

@@ -70,6 +70,7 @@ pub(super) fn stream(host: &str, path: &str, headers: &[(&str, &str)]) -> HttpSt
         response: None,
         response_trailers: None,
         reroute: false,
+        body: Default::default(),
     }
 }
 

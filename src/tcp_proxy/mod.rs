@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use h2::Reason;
 use http::{HeaderMap, Method, Request, Uri};
 use waypost_filters::access_log::AccessLog;
 use waypost_filters::connection::Connection;
@@ -21,6 +22,7 @@ use waypost_filters::stream::{HttpStream, StreamInfo, WireBytes};
 
 use crate::cluster::connect::{ConnectError, Sharing, UpstreamInfo, connect};
 use crate::cluster::pool::H2Lease;
+use crate::cluster::tls_options::{Speaks, TlsOptions};
 use crate::cluster::{Cluster, ClusterSlot, Discovery, Host, OriginalDst, UpstreamProtocol};
 use crate::listener::drain::ChainState;
 use crate::listener::serve::Served;
@@ -75,7 +77,7 @@ pub struct TcpStats {
     pub upstream_flush_active: Gauge,
 }
 
-/// How many connections that have ended unnoticed a tunnel may meet. Each is met once; the number only ends the loop.
+/// How many new connections that take no tunnel a tunnel may meet; those that have ended or said goodbye unnoticed do not count.
 const STALE_LIMIT: u32 = 3;
 
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
@@ -245,6 +247,7 @@ async fn gone(io: &mut Io) {
         },
         Io::Tunnel(t) => t.gone().await,
         Io::Replay(r) => Box::pin(gone(&mut r.1)).await,
+        Io::Exchanged(e) => Box::pin(gone(&mut e.io)).await,
         Io::TlsServer(tls) => Box::pin(gone(tls.get_mut().0)).await,
         _ => std::future::pending().await,
     }
@@ -284,7 +287,7 @@ async fn open(worker: &Rc<Worker>, session: &mut Session) -> Result<Io, ()> {
         let sharing = Sharing::of(&session.info.connection, Some(&session.info.filter_state));
         let opened = match &proxy.tunneling {
             Some(tunneling) => open_tunnel(worker, tunneling, &cluster, &host, &sharing, session).await,
-            None => open_plain(worker, &cluster, &host, &sharing, session).await,
+            None => open_plain(worker, &cluster, &host, &sharing, Speaks::Bytes, session).await,
         };
         match opened {
             Ok(io) => {
@@ -368,13 +371,15 @@ async fn open_plain(
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
     sharing: &Sharing,
+    speaks: Speaks,
     session: &mut Session,
 ) -> Result<Io, ConnectError> {
     let Some(permit) = cluster.limits.connections.take() else {
         cluster.stats.upstream_cx_overflow.inc();
         return Err(ConnectError::Overflow);
     };
-    let connected = connect(worker, cluster, host, sharing, None, Some(permit)).await?;
+    let asked = TlsOptions::of(host, &session.info);
+    let connected = connect(worker, cluster, host, sharing, &asked, speaks, Some(permit)).await?;
     session.info.upstream.local = Some(connected.upstream.local.clone());
     session.info.upstream.tls = connected.upstream.tls.clone();
     session.info.upstream.connection_id = Some(connected.upstream.id);
@@ -394,47 +399,47 @@ async fn open_tunnel(
     if cluster.http.protocol == UpstreamProtocol::Http1 {
         return open_h1_tunnel(worker, tunneling, cluster, host, sharing, session, authority).await;
     }
-    let pool = worker.pool(cluster, host, sharing, &None, true);
+    let pool = worker.pool(cluster, host, sharing, &TlsOptions::of(host, &session.info), true);
     let mut stale = 0;
-    let (lease, timeout, response, send) = loop {
-        let lease = pool.h2(worker, None).await?;
+    let (lease, response, send) = loop {
+        let lease = pool.h2(worker).await?;
         let upstream = lease.conn.upstream.clone();
         session.info.upstream.local = Some(upstream.local.clone());
         session.info.upstream.tls = upstream.tls.clone();
         session.info.upstream.protocol = Some(Protocol::Http2);
         session.info.upstream.connection_id = Some(upstream.id);
         let request = tunnel_request(tunneling, authority.clone(), session)?;
+        let new = upstream.requests.get() == 0;
         upstream.requests.set(upstream.requests.get() + 1);
         let timeout = Instant::now() + cluster.connect_timeout;
         let mut sender = lease.conn.sender.clone();
         let sent = timeout_at(Some(timeout), async {
             std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
             sender.send_request(request, false)
-        })
-        .await;
-        match sent {
-            Some(Ok((response, send))) => break (lease, timeout, response, send),
-            Some(Err(e)) => {
-                // The connection had ended or said goodbye unnoticed. Nothing was sent on it, so another one may be asked.
-                lease.conn.retire();
-                stale += 1;
-                if stale > STALE_LIMIT {
-                    return Err(ConnectError::Failed(e.to_string().into()));
+        });
+        let (error, unseen) = match sent.await {
+            Some(Ok((response, send))) => match timeout_at(Some(timeout), response).await {
+                Some(Ok(response)) => break (lease, response, send),
+                // A goodbye that names an earlier stream: this one was not looked at (RFC 9113, 6.8), and nothing of the client's was sent.
+                Some(Err(e)) => {
+                    let unseen = e.is_remote() && e.is_go_away() && e.reason() == Some(Reason::NO_ERROR);
+                    (e, unseen)
                 }
-            }
+                None => return Err(ConnectError::Timeout),
+            },
+            // The connection had ended or said goodbye unnoticed. Nothing was sent on it.
+            Some(Err(e)) => (e, true),
             None => return Err(ConnectError::Timeout),
+        };
+        // An error of the connection, not of the stream: it can carry no more.
+        if !error.is_reset() {
+            lease.conn.retire();
         }
-    };
-    let response = match timeout_at(Some(timeout), response).await {
-        Some(Ok(response)) => response,
-        Some(Err(e)) => {
-            // An error of the connection, not of the stream: it can carry no more.
-            if !e.is_reset() {
-                lease.conn.retire();
-            }
-            return Err(ConnectError::Failed(e.to_string().into()));
+        // Another connection may be asked. One after another that is used no more is met once; a new one should not refuse.
+        stale += u32::from(new);
+        if !unseen || stale > STALE_LIMIT {
+            return Err(ConnectError::Failed(error.to_string().into()));
         }
-        None => return Err(ConnectError::Timeout),
     };
     if !response.status().is_success() {
         return Err(ConnectError::Failed(format!("tunnel_response_{}", response.status().as_u16()).into()));
@@ -487,7 +492,8 @@ fn tunnel_headers(tunneling: &Tunneling, session: &Session) -> HeaderMap {
         headers: HeaderMap::new(),
         original_path: None,
     };
-    let mut stream = HttpStream { info, request, response: None, response_trailers: None, reroute: false };
+    let mut stream =
+        HttpStream { info, request, response: None, response_trailers: None, reroute: false, body: Default::default() };
     tunneling.headers.apply_request(&mut stream);
     stream.request.headers
 }
@@ -503,7 +509,7 @@ async fn open_h1_tunnel(
     authority: Vec<u8>,
 ) -> Result<Io, ConnectError> {
     use crate::http::h1;
-    let mut io = open_plain(worker, cluster, host, sharing, session).await?;
+    let mut io = open_plain(worker, cluster, host, sharing, Speaks::Http1, session).await?;
     session.info.upstream.protocol = Some(Protocol::Http11);
     let method = if tunneling.post.is_some() { Method::POST } else { Method::CONNECT };
     let head = RequestHead {

@@ -13,8 +13,9 @@ use waypost_filters::address::Address;
 use waypost_filters::stream::HostInfo;
 
 use crate::cluster::balance::BalanceState;
-use crate::cluster::connect::{AutoSni, Sharing, sni_key};
+use crate::cluster::connect::Sharing;
 use crate::cluster::pool::{Pool, PoolKey};
+use crate::cluster::tls_options::TlsOptions;
 use crate::cluster::{Cluster, ClusterTable, Host, Origin, OriginalDst, balance, changes};
 use crate::lifecycle::Drain;
 use crate::listener::drain::Watchers;
@@ -161,21 +162,21 @@ impl Worker {
         cluster: &Arc<Cluster>,
         host: &Arc<Host>,
         sharing: &Sharing,
-        sni: &AutoSni,
+        asked: &TlsOptions,
         h2: bool,
     ) -> Rc<Pool> {
         // Only an internal listener sees what is shared, so only there it separates pools.
         let internal = matches!(host.info.address, Address::Internal { .. });
         let shared = internal.then_some(sharing);
-        let key = PoolKey { host: host.id, sharing: shared.map_or(0, |s| s.key), sni: sni_key(sni), h2 };
+        let key = PoolKey { host: host.id, sharing: shared.map_or(0, |s| s.key), asked: asked.key(), h2 };
         let mut pools = self.pools.borrow_mut();
         let found = pools.get(&key);
-        if let Some(pool) = found.filter(|p| p.serves(shared, sni)) {
+        if let Some(pool) = found.filter(|p| p.serves(shared, asked)) {
             pool.follow(cluster, host);
             return pool.clone();
         }
         let collides = found.is_some();
-        let pool = Pool::new(cluster.clone(), host.clone(), shared.cloned().unwrap_or_default(), sni.clone());
+        let pool = Pool::new(cluster.clone(), host.clone(), shared.cloned().unwrap_or_default(), asked.clone());
         if !collides {
             pools.insert(key, pool.clone());
         }

@@ -1,6 +1,9 @@
 //! The end of the process, and the way there.
 
-use crate::rig::{Backend, Config, Gate, H2, Wire, cluster, hcm, ok, read_all, until, within};
+use std::time::{Duration, Instant};
+
+use crate::rig::frames::{ANY_STREAM, END_STREAM, PING};
+use crate::rig::{Backend, Config, Frames, Gate, H2, TO_A, Wire, cluster, hcm, ok, read_all, until, within};
 
 /// The drain time is far longer than the test, so that what ends ends by itself.
 const DRAIN: [&str; 4] = ["--drain-time-s", "600", "--drain-strategy", "immediate"];
@@ -68,6 +71,112 @@ async fn sigterm_ends_idle_connections_at_once() {
 
     h2.ended().await.expect("GOAWAY without an error");
     assert!(h1.closed().await.is_empty());
+    proxy.ended_well().await;
+}
+
+/// A connection manager that names the last stream soon, with `more` of its fields.
+fn soon(backend: &Backend, more: &str) -> Config {
+    let more = format!("drain_timeout: 0.3s{more}");
+    Config::new().listener("main", &hcm(TO_A, &more)).cluster(cluster("a", backend, "")).args(&DRAIN)
+}
+
+/// Answers a request on a new stream.
+async fn served(client: &mut Frames, stream: u32) {
+    client.ask(stream, "/").await;
+    let frame = client.next().await.unwrap();
+    assert!(frame.is_ok() && frame.stream == stream, "{frame:?}");
+    while client.next().await.unwrap().flags & END_STREAM == 0 {}
+}
+
+#[tokio::test]
+async fn requests_that_were_ready_when_the_goodbye_came_are_served() {
+    let mut proxy = soon(&Backend::says("hello").await, "").start().await;
+    let mut client = Frames::connect(proxy.main()).await;
+    served(&mut client, 1).await;
+
+    proxy.signal("TERM");
+    assert_eq!(client.next().await.unwrap().goodbye(), Some((ANY_STREAM, 0)));
+    let begun = Instant::now();
+    // The answer to whatever the proxy asks has come when these do.
+    client.send(PING, 0, 0, b"bandwide").await;
+    assert_eq!(client.next().await.unwrap().payload, b"bandwide");
+    for n in 1..=100 {
+        client.ask(1 + 2 * n, "/").await;
+    }
+    let mut answered = 0;
+    let last = loop {
+        let frame = client.next().await.expect("the last stream is named");
+        answered += usize::from(frame.is_ok());
+        if let Some(goodbye) = frame.goodbye() {
+            break goodbye;
+        }
+    };
+    assert_eq!((answered, last), (100, (201, 0)));
+    assert!(begun.elapsed() >= Duration::from_millis(280), "{:?}", begun.elapsed());
+    assert_eq!(client.next().await, None);
+    drop(client);
+    proxy.ended_well().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_open_at_the_last_goodbye_finishes_and_later_ones_are_not_looked_at() {
+    let gate = Gate::new();
+    let keepalive = ", http2_protocol_options: {connection_keepalive: {interval: 0.02s, timeout: 0.1s}}";
+    let mut proxy = soon(&held(&gate).await, keepalive).start().await;
+    let mut client = Frames::connect(proxy.main()).await;
+    client.ask(1, "/").await;
+    gate.arrived().await;
+
+    proxy.signal("TERM");
+    assert_eq!(client.next().await.unwrap().goodbye(), Some((ANY_STREAM, 0)));
+    assert_eq!(client.next().await.unwrap().goodbye(), Some((1, 0)));
+    client.ask(3, "/").await;
+    gate.open();
+    let frame = client.next().await.unwrap();
+    assert!(frame.is_ok() && frame.stream == 1, "{frame:?}");
+    assert_eq!(client.next().await.unwrap().payload, b"late");
+    while let Some(frame) = client.next().await {
+        assert_eq!((frame.stream, frame.payload.len()), (1, 0), "{frame:?}");
+    }
+    // What a client still has to say is not answered with a reset, which would destroy what it has not read yet.
+    for _ in 0..5 {
+        client.try_send(PING, 0, 0, b"bandwide").await.expect("the proxy waits for the client's end");
+    }
+    drop(client);
+    proxy.ended_well().await;
+}
+
+#[tokio::test]
+async fn a_client_that_answers_nothing_hears_the_last_goodbye_too() {
+    let more = ", common_http_protocol_options: {max_requests_per_connection: 2}";
+    let proxy = soon(&Backend::says("hello").await, more).start().await;
+    let mut client = Frames::connect(proxy.main()).await;
+    client.silent = true;
+    served(&mut client, 1).await;
+    client.ask(3, "/").await;
+    let mut frames = Vec::new();
+    while let Some(frame) = client.next().await {
+        // Envoy asks nothing.
+        assert_ne!(frame.kind, PING);
+        frames.push(frame);
+    }
+    let goodbyes: Vec<_> = frames.iter().filter_map(|f| f.goodbye()).collect();
+    assert_eq!(goodbyes, [(ANY_STREAM, 0), (3, 0)]);
+    assert!(frames.iter().any(|f| f.is_ok() && f.stream == 3));
+    assert_eq!(proxy.stat("http.http.downstream_cx_max_requests_reached").await, 1);
+}
+
+#[tokio::test]
+async fn sigterm_says_goaway_on_idle_connections_whatever_the_strategy() {
+    let config = Config::to(&Backend::says("hello").await).args(&["--drain-time-s", "600"]);
+    let mut proxy = config.start().await;
+    let mut client = Frames::connect(proxy.main()).await;
+    served(&mut client, 1).await;
+
+    proxy.signal("TERM");
+
+    assert_eq!(client.next().await.unwrap().goodbye(), Some((ANY_STREAM, 0)));
+    drop(client);
     proxy.ended_well().await;
 }
 

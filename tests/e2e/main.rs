@@ -26,6 +26,7 @@ mod original_dst;
 mod pools;
 mod routes;
 mod secrets;
+mod sidecars;
 mod silence;
 mod streams;
 mod tunnels;

@@ -1,8 +1,15 @@
 //! Upstream connections: kept, reused, ended.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::rig::{Backend, Config, Gate, TO_A, cluster, hcm, http_options, ok, socket, until, within};
+use tokio::sync::Barrier;
+
+use crate::rig::frames::ANY_STREAM;
+use crate::rig::{
+    Backend, Config, Frames, Gate, H2, H2_UPSTREAM, TO_A, cluster, hcm, http_options, ok, socket, tcp_proxy, until,
+    within,
+};
 
 async fn with(backend: &Backend, options: &str) -> crate::rig::Proxy {
     Config::new().listener("main", &hcm(TO_A, "")).cluster(cluster("a", backend, options)).start().await
@@ -173,5 +180,107 @@ async fn a_connection_that_died_while_idle_costs_no_request() {
     gate.open();
     proxy.until_stat("cluster.a.upstream_cx_active", 0).await;
     assert_eq!(within("the next answer", client.get("/")).await.text(), "hello");
+    assert_eq!(backend.accepted(), 2);
+}
+
+#[tokio::test]
+async fn a_host_that_says_goodbye_on_all_its_connections_costs_no_request() {
+    const CONNECTIONS: usize = 6;
+    let together = Arc::new(Barrier::new(CONNECTIONS));
+    let backend = Backend::wire(move |wire, n| {
+        let together = together.clone();
+        async move {
+            let mut frames = Frames::accept(wire).await;
+            while let Some(stream) = frames.request().await {
+                if n >= CONNECTIONS {
+                    frames.answer(stream).await;
+                } else if stream == 3 {
+                    together.wait().await;
+                    // One stream is left open, so that the connection stays.
+                    frames.say_goodbye(ANY_STREAM).await;
+                    frames.answer(stream).await;
+                }
+            }
+        }
+    })
+    .await;
+    let two = H2_UPSTREAM.replace("http2_protocol_options: {}", "http2_protocol_options: {max_concurrent_streams: 2}");
+    let proxy = with(&backend, &two).await;
+    let mut client = H2::connect(proxy.main()).await;
+    let (done, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..2 * CONNECTIONS {
+        let (response, done) = (client.ask("/").await, done.clone());
+        tokio::spawn(async move {
+            // The other half ends with the test.
+            if let Ok(response) = response.await {
+                let _ = done.send(response.status());
+            }
+        });
+    }
+    for _ in 0..CONNECTIONS {
+        assert_eq!(within("an answer", answers.recv()).await.unwrap(), 200);
+    }
+    assert_eq!(client.get("/").await.status(), 200);
+    assert_eq!(backend.accepted(), CONNECTIONS + 1);
+}
+
+/// Answers the first request of the first connection, and says that it has not looked at the second.
+async fn goes_after_one() -> Backend {
+    Backend::wire(|wire, n| async move {
+        let mut frames = Frames::accept(wire).await;
+        while let Some(stream) = frames.request().await {
+            if n == 0 && stream > 1 {
+                frames.say_goodbye(1).await;
+            } else {
+                frames.answer(stream).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_that_a_leaving_host_did_not_look_at_is_tried_again_where_the_route_says_so() {
+    // What istiod has routes retry by default.
+    let retry =
+        "retry_policy: {retry_on: \"connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes\"}";
+    for (retry, status, retries) in [(retry, 200, 1), ("timeout: 5s", 503, 0)] {
+        let backend = goes_after_one().await;
+        let routes = format!("[{{match: {{prefix: /}}, route: {{cluster: a, {retry}}}}}]");
+        let config = Config::new().listener("main", &hcm(&routes, "")).cluster(cluster("a", &backend, H2_UPSTREAM));
+        let proxy = config.start().await;
+        let mut client = proxy.connect().await;
+        assert_eq!(client.get("/").await.status(), 200);
+        let reply = client.get("/").await;
+        assert_eq!(reply.status(), status);
+        if status == 503 {
+            let reason =
+                "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset";
+            assert_eq!(reply.text(), reason);
+        }
+        assert_eq!(proxy.stat("cluster.a.upstream_rq_retry").await, retries);
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_a_leaving_host_did_not_look_at_is_opened_elsewhere() {
+    let backend = Backend::wire(|wire, n| async move {
+        let mut frames = Frames::accept(wire).await;
+        while let Some(stream) = frames.request().await {
+            if n == 0 && stream > 1 {
+                frames.say_goodbye(1).await;
+            } else {
+                frames.accept_tunnel(stream).await;
+                frames.data(stream, b"in").await;
+            }
+        }
+    })
+    .await;
+    let tunnel = tcp_proxy("cluster: a, tunneling_config: {hostname: \"dest:80\"}");
+    let config = Config::new().listener("main", &tunnel).cluster(cluster("a", &backend, H2_UPSTREAM));
+    let proxy = config.start().await;
+    let (mut one, mut two) = (proxy.connect().await, proxy.connect().await);
+    one.expect("in").await;
+    two.expect("in").await;
     assert_eq!(backend.accepted(), 2);
 }

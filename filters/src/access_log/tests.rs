@@ -54,7 +54,14 @@ fn stream() -> HttpStream {
         original_path: None,
     };
     let response = ResponseHead { status: StatusCode::SERVICE_UNAVAILABLE, ..ResponseHead::default() };
-    HttpStream { info, request, response: Some(response), response_trailers: None, reroute: false }
+    HttpStream {
+        info,
+        request,
+        response: Some(response),
+        response_trailers: None,
+        reroute: false,
+        body: Default::default(),
+    }
 }
 
 fn any<M: ::prost::Message + ::prost::Name>(message: &M) -> Option<proto::access_log::ConfigType> {

@@ -85,7 +85,14 @@ fn stream() -> HttpStream {
     };
     let response =
         ResponseHead { status: StatusCode::NOT_FOUND, headers: headers(&[("x-multi", "1"), ("x-multi", "2")]) };
-    HttpStream { info, request, response: Some(response), response_trailers: None, reroute: false }
+    HttpStream {
+        info,
+        request,
+        response: Some(response),
+        response_trailers: None,
+        reroute: false,
+        body: Default::default(),
+    }
 }
 
 const LOCAL_IP: &str = "envoy.filters.listener.original_dst.local_ip";

@@ -104,7 +104,14 @@ fn stream() -> HttpStream {
         original_path: None,
     };
     let response = ResponseHead { status: StatusCode::OK, headers: headers(&[("server", b"envoy")]) };
-    HttpStream { info, request, response: Some(response), response_trailers: None, reroute: false }
+    HttpStream {
+        info,
+        request,
+        response: Some(response),
+        response_trailers: None,
+        reroute: false,
+        body: Default::default(),
+    }
 }
 
 fn context(stream: &HttpStream) -> FormatContext<'_> {

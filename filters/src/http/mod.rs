@@ -1,5 +1,7 @@
 //! HTTP filters.
 
+pub mod alpn;
+pub mod compressor;
 pub mod header_mutation;
 pub mod missing_config;
 pub mod peer_metadata;
@@ -32,5 +34,6 @@ fn test_stream(headers: &[(&str, &str)]) -> crate::stream::HttpStream {
         response: None,
         response_trailers: None,
         reroute: false,
+        body: Default::default(),
     }
 }

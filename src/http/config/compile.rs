@@ -28,6 +28,7 @@ use crate::config::extension::Discovery;
 use crate::config::{ConfigError, Context, extension, refuse, warn_ignored};
 use crate::discovery::source::Fetch;
 use crate::http::chain_slot::ChainSlot;
+use crate::http::registry::Within;
 use crate::route::RouteTable;
 use crate::route::slot::Routes;
 
@@ -146,7 +147,9 @@ impl Settings {
             (preserve_external_request_id, always_set_request_id_in_response),
             path,
         )?;
-        let chain = ChainSlot::compile(http_filters, cx, &at(path, "http_filters"))?;
+        let stat_prefix: Arc<str> = stat_prefix.into();
+        let within = Within { stats: cx.stats.clone(), stat_prefix: stat_prefix.clone() };
+        let chain = ChainSlot::compile(http_filters, &within, cx, &at(path, "http_filters"))?;
 
         Ok(Settings {
             codec: match inner::CodecType::try_from(codec_type) {
@@ -157,7 +160,7 @@ impl Settings {
                 Err(_) => return Err(unknown(path, "codec_type")),
             },
             stats: Stats::new(cx.stats, &stat_prefix),
-            stat_prefix: stat_prefix.into(),
+            stat_prefix: stat_prefix.clone(),
             timeouts: {
                 let idle = timeout(stream_idle_timeout, Some(Duration::from_secs(300)), path, "stream_idle_timeout")?;
                 Timeouts {
@@ -232,7 +235,7 @@ impl Settings {
                 strip_trailing_dot: strip_trailing_host_dot,
             },
             proxy_100_continue,
-            upgrades: upgrades(upgrade_configs, cx, path)?,
+            upgrades: upgrades(upgrade_configs, &within, cx, path)?,
             local_reply: LocalReplyConfig::compile(local_reply_config, &at(path, "local_reply_config"))?,
             access_logs: crate::config::access_log::compile(access_log, cx, &at(path, "access_log"))?,
             access_log_options: log_options(
@@ -436,6 +439,7 @@ fn escaped_slashes(action: i32, path: &str) -> Result<EscapedSlashes, ConfigErro
 
 fn upgrades(
     protos: Vec<inner::UpgradeConfig>,
+    within: &Within,
     cx: &Context<'_>,
     path: &str,
 ) -> Result<Vec<UpgradeConfig>, ConfigError> {
@@ -445,8 +449,11 @@ fn upgrades(
         if upgrades.iter().any(|u| u.kind.eq_ignore_ascii_case(&upgrade_type)) {
             return Err(ConfigError::new(path, "multiple upgrade configs with the same name"));
         }
-        let chain =
-            if filters.is_empty() { None } else { Some(ChainSlot::compile(filters, cx, &at(&path, "filters"))?) };
+        let chain = if filters.is_empty() {
+            None
+        } else {
+            Some(ChainSlot::compile(filters, within, cx, &at(&path, "filters"))?)
+        };
         upgrades.push(UpgradeConfig { kind: upgrade_type.into(), enabled: boolean(enabled, true), chain });
     }
     Ok(upgrades)

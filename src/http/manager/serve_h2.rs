@@ -16,6 +16,17 @@ use crate::http::watch::{MANY_RESETS, Refused, Watch, Watched};
 use crate::http::wire;
 use crate::net::{Alarm, Io};
 
+/// How far the end of a connection is. As in Envoy it is announced first, and `drain_timeout` later the last stream is named: what a client
+/// that hears the first opens in between is served.
+#[derive(Clone, Copy)]
+enum Goodbye {
+    Unsaid,
+    /// Since when the client knows that it should open no more streams.
+    Announced(Instant),
+    /// Since when nothing has come of the connection: the last stream was named, the client has read.
+    Last(Instant),
+}
+
 pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
     let hcm = connection.hcm.clone();
     let options = &hcm.http2;
@@ -37,7 +48,7 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
     let watch = connection.watch.get_or_init(|| Watch::new(options)).clone();
     let handshake = crate::net::alarm::timeout_at(
         hcm.timeouts.connection_idle.map(|d| connection.start + d),
-        builder.handshake::<Watched, Bytes>(Watched::new(io, watch.clone())),
+        builder.handshake::<Watched, Bytes>(Watched::new(io, watch.clone(), hcm.timeouts.delayed_close)),
     );
     let mut h2 = match handshake.await {
         Some(Ok(h2)) => h2,
@@ -53,23 +64,32 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
     let mut pings = options.keepalive.as_ref().and_then(|k| Some((k.interval?, k.timeout))).zip(h2.ping_pong());
     let mut ping_at = pings.as_ref().map(|((interval, _), _)| Instant::now() + *interval);
     let mut pong_by: Option<Instant> = None;
-    let mut goodbye_at: Option<Instant> = None;
+    let mut goodbye = Goodbye::Unsaid;
     let mut attacked = false;
     let mut alarm = Alarm::default();
+    let mut leave = std::pin::pin!(connection.worker.close_idle_clients.notified());
     loop {
-        if connection.closing.get() && goodbye_at.is_none() {
-            goodbye_at = Some(Instant::now());
+        if connection.closing.get() && matches!(goodbye, Goodbye::Unsaid) {
+            goodbye = Goodbye::Announced(Instant::now());
             h2.graceful_shutdown();
         }
-        // After the goodbye the connection ends when the client has answered it; a client that does not is not waited for. A deadline that
-        // has passed must change something: this loop would not give the thread back otherwise.
-        let idle_at = match goodbye_at {
+        // With its last stream the connection ends by itself, if the client reads; one that does not is not waited for. A deadline that has
+        // passed must change something: this loop would not give the thread back otherwise.
+        let idle_at = match goodbye {
+            Goodbye::Announced(at) => Some(at + hcm.timeouts.drain),
             _ if connection.active.get() > 0 => None,
-            None => hcm.timeouts.connection_idle.map(|d| connection.last_active.get() + d),
-            Some(at) => Some(at.max(connection.last_active.get()) + hcm.timeouts.drain),
+            Goodbye::Unsaid => hcm.timeouts.connection_idle.map(|d| connection.last_active.get() + d),
+            Goodbye::Last(at) => Some(
+                at.max(connection.last_active.get())
+                    + hcm.timeouts.drain
+                    + hcm.timeouts.delayed_close.unwrap_or_default(),
+            ),
         };
         let age_at = connection.max_age_at().filter(|_| !connection.closing.get());
-        let deadline = [idle_at, age_at, ping_at, pong_by].into_iter().flatten().min();
+        // The codec asks one question at a time, and between the two goodbyes it has one open.
+        let pinging = !matches!(goodbye, Goodbye::Announced(_));
+        let (next_ping, next_pong) = (ping_at.filter(|_| pinging), pong_by.filter(|_| pinging));
+        let deadline = [idle_at, age_at, next_ping, next_pong].into_iter().flatten().min();
         let pong = async {
             match &mut pings {
                 Some((_, p)) if pong_by.is_some() => std::future::poll_fn(|cx| p.poll_pong(cx)).await.is_ok(),
@@ -113,6 +133,11 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                     connection.ends();
                 }
             }
+            // The process ends, whatever the strategy of its drain: a client that waits would be cut off.
+            () = leave.as_mut(), if !connection.closing.get() => {
+                hcm.stats.downstream_cx_drain_close.inc();
+                connection.closing.set(true);
+            }
             () = connection.changed.notified() => {
                 if watch.error().is_some() {
                     hcm.stats.downstream_cx_protocol_error.inc();
@@ -131,11 +156,11 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
             }
             () = wait(&mut alarm, deadline) => {
                 let now = Instant::now();
-                if pong_by.is_some_and(|at| now >= at) {
+                if next_pong.is_some_and(|at| now >= at) {
                     tracing::debug!("h2: no answer to a ping");
                     break;
                 }
-                if ping_at.is_some_and(|at| now >= at)
+                if next_ping.is_some_and(|at| now >= at)
                     && let Some(((interval, timeout), p)) = &mut pings
                 {
                     ping_at = Some(now + *interval);
@@ -147,12 +172,22 @@ pub(super) async fn serve_h2(connection: Rc<HttpConnection>, io: Io) {
                     hcm.stats.downstream_cx_max_duration_reached.inc();
                     connection.closing.set(true);
                 }
-                if connection.active.get() == 0 && idle_at.is_some_and(|at| now >= at) {
-                    if goodbye_at.is_some() {
-                        break;
+                match goodbye {
+                    _ if idle_at.is_none_or(|at| now < at) => {}
+                    Goodbye::Unsaid => {
+                        hcm.stats.downstream_cx_idle_timeout.inc();
+                        connection.closing.set(true);
                     }
-                    hcm.stats.downstream_cx_idle_timeout.inc();
-                    connection.closing.set(true);
+                    Goodbye::Announced(_) => {
+                        watch.name_last_stream();
+                        goodbye = Goodbye::Last(now);
+                        if let Some(((interval, timeout), _)) = &pings {
+                            ping_at = Some(now + *interval);
+                            pong_by = pong_by.map(|_| now + *timeout);
+                        }
+                    }
+                    Goodbye::Last(_) if watch.take_wrote() => goodbye = Goodbye::Last(now),
+                    Goodbye::Last(_) => break,
                 }
             }
         }

@@ -62,7 +62,7 @@ fn stream(lines: &[&str]) -> HttpStream {
         headers: headers(lines),
         original_path: None,
     };
-    HttpStream { info, request, response: None, response_trailers: None, reroute: false }
+    HttpStream { info, request, response: None, response_trailers: None, reroute: false, body: Default::default() }
 }
 
 fn from(mut stream: HttpStream, remote: &str) -> HttpStream {

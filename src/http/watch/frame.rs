@@ -26,6 +26,8 @@ pub(super) struct Frame {
     pub(super) stream: u32,
     /// Of RST_STREAM and GOAWAY.
     pub(super) code: u32,
+    /// The payload of PING.
+    pub(super) opaque: [u8; 8],
 }
 
 /// Finds the frames in a stream of bytes.
@@ -52,7 +54,7 @@ impl Scanner {
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         9 + match kind {
             RST_STREAM => length.min(4),
-            GOAWAY => length.min(8),
+            GOAWAY | PING => length.min(8),
             _ => 0,
         }
     }
@@ -69,10 +71,22 @@ impl Scanner {
                 GOAWAY => u32::from_be_bytes([p4, p5, p6, p7]),
                 _ => 0,
             },
+            opaque: if kind == PING { [p0, p1, p2, p3, p4, p5, p6, p7] } else { [0; 8] },
         }
     }
 
-    pub(super) fn feed(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame)) {
+    /// How many bytes can follow without going beyond the frame at hand; none between two frames.
+    pub(super) fn left(&self) -> usize {
+        match (self.skip, self.have) {
+            (0, 0) => 0,
+            (0, have) => self.want().saturating_sub(have),
+            (skip, _) => skip as usize,
+        }
+    }
+
+    /// Takes the next bytes. What is found comes with the number of them up to where all of it that is kept was seen.
+    pub(super) fn feed(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame, usize)) {
+        let whole = bytes.len();
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let n = bytes.len().min(self.skip as usize);
@@ -93,7 +107,7 @@ impl Scanner {
                 let frame = self.frame();
                 self.skip = frame.length.saturating_sub(self.have as u32 - 9);
                 *self = Scanner::new(self.skip);
-                found(frame);
+                found(frame, whole - bytes.len());
             }
         }
     }

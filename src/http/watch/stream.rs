@@ -1,15 +1,18 @@
 //! The byte stream under the codec, with the watch in between.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame::Scanner;
+use super::goodbye::PING_LENGTH;
 use super::{CODEC_ERROR, TOO_LARGE, Watch};
-use crate::net::Io;
+use crate::net::{Alarm, Io};
 
 /// The length of a client's preface (RFC 9113, 3.4).
 pub(super) const PREFACE_LENGTH: u32 = 24;
@@ -22,12 +25,28 @@ pub struct Watched {
     outbound: Scanner,
     /// Bytes that were looked at and not written yet.
     ahead: usize,
+    /// Where in what is to be written next the codec's question is that does not go out.
+    mute: Range<usize>,
+    /// How long the client's end is waited for after the last answer, and since when it is.
+    patience: Option<Duration>,
+    ended: Option<Instant>,
+    alarm: Alarm,
 }
 
 impl Watched {
-    /// Watches a byte stream from the client's preface on.
-    pub fn new(io: Io, watch: Rc<Watch>) -> Watched {
-        Watched { io, watch, inbound: Scanner::new(PREFACE_LENGTH), outbound: Scanner::new(0), ahead: 0 }
+    /// Watches a byte stream from the client's preface on. `patience` is `delayed_close_timeout`.
+    pub fn new(io: Io, watch: Rc<Watch>, patience: Option<Duration>) -> Watched {
+        Watched {
+            io,
+            watch,
+            inbound: Scanner::new(PREFACE_LENGTH),
+            outbound: Scanner::new(0),
+            ahead: 0,
+            mute: 0..0,
+            patience,
+            ended: None,
+            alarm: Alarm::default(),
+        }
     }
 
     fn failed(&self) -> Option<io::Error> {
@@ -43,11 +62,49 @@ impl Watched {
             total += slice.len();
             let seen = ahead.min(slice.len());
             ahead -= seen;
-            let watch = &self.watch;
-            self.outbound.feed(slice.get(seen..).unwrap_or_default(), |frame| watch.sends(frame));
+            let (watch, mute, start) = (&self.watch, &mut self.mute, total - slice.len() + seen);
+            self.outbound.feed(slice.get(seen..).unwrap_or_default(), |frame, end| {
+                if frame.is_shutdown_ping() {
+                    let end = start + end;
+                    *mute = end.saturating_sub(PING_LENGTH)..end;
+                }
+                watch.sends(frame);
+            });
         }
         self.ahead = self.ahead.max(total);
         total
+    }
+
+    /// Notes that so much was written, or kept.
+    fn wrote(&mut self, n: usize) -> usize {
+        self.ahead -= n.min(self.ahead);
+        if !self.mute.is_empty() {
+            self.mute = self.mute.start.saturating_sub(n)..self.mute.end.saturating_sub(n);
+        }
+        self.watch.wrote.set(true);
+        n
+    }
+
+    /// Writes up to what does not go out, and skips that.
+    fn poll_write_around(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let Range { start, end } = self.mute;
+        if start == 0 {
+            return Poll::Ready(Ok(self.wrote(end.min(data.len()))));
+        }
+        let n = ready!(Pin::new(&mut self.io).poll_write(cx, data.get(..start).unwrap_or(data)))?;
+        Poll::Ready(Ok(self.wrote(n)))
+    }
+
+    /// Reads and throws away until the client ends.
+    fn poll_client_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut unwanted = [0; 1024];
+        loop {
+            let mut buf = ReadBuf::new(&mut unwanted);
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
     }
 }
 
@@ -62,9 +119,24 @@ impl AsyncRead for Watched {
             return Poll::Ready(Err(e));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let watch = &this.watch;
-        this.inbound.feed(buf.filled().get(before..).unwrap_or_default(), |frame| watch.received(frame));
+        if let Some(answer) = watch.answer_due() {
+            let left = this.inbound.left();
+            if left == 0 {
+                let n = answer.len().min(buf.remaining());
+                buf.put_slice(answer.get(..n).unwrap_or_default());
+                watch.answered(n);
+                return Poll::Ready(Ok(()));
+            }
+            // A client that always has more to send would otherwise never be seen between two frames.
+            let mut rest = ReadBuf::new(buf.initialize_unfilled_to(left.min(buf.remaining())));
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut rest))?;
+            let n = rest.filled().len();
+            buf.advance(n);
+        } else {
+            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        }
+        this.inbound.feed(buf.filled().get(before..).unwrap_or_default(), |frame, _| watch.received(frame));
         Poll::Ready(Ok(()))
     }
 }
@@ -79,9 +151,11 @@ impl AsyncWrite for Watched {
         if this.watch.held() {
             return Poll::Pending;
         }
+        if !this.mute.is_empty() {
+            return this.poll_write_around(cx, data);
+        }
         let n = ready!(Pin::new(&mut this.io).poll_write(cx, data))?;
-        this.ahead -= n.min(this.ahead);
-        Poll::Ready(Ok(n))
+        Poll::Ready(Ok(this.wrote(n)))
     }
 
     fn poll_write_vectored(
@@ -97,9 +171,12 @@ impl AsyncWrite for Watched {
         if this.watch.held() {
             return Poll::Pending;
         }
+        if !this.mute.is_empty() {
+            let first = slices.iter().find(|s| !s.is_empty());
+            return this.poll_write_around(cx, first.map(|s| &**s).unwrap_or_default());
+        }
         let n = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
-        this.ahead -= n.min(this.ahead);
-        Poll::Ready(Ok(n))
+        Poll::Ready(Ok(this.wrote(n)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -110,7 +187,18 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
+    /// After a goodbye what the client still sends is taken in until it ends as well: the kernel answers with a reset otherwise, which
+    /// destroys what of the last responses is on its way.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.ended.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+        }
+        let Some(patience) = this.patience.filter(|_| this.watch.is_parting()) else { return Poll::Ready(Ok(())) };
+        let ended = *this.ended.get_or_insert_with(Instant::now);
+        if this.poll_client_end(cx).is_ready() || this.alarm.poll(cx, ended + patience).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
     }
 }

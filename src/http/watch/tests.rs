@@ -1,6 +1,10 @@
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::frame::Scanner;
 use super::stream::PREFACE_LENGTH;
 use super::*;
+use crate::net::Io;
 
 fn options() -> Http2Options {
     Http2Options {
@@ -20,7 +24,7 @@ fn options() -> Http2Options {
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, length: u32) -> Frame {
-    Frame { length, kind, flags, stream, code: 0 }
+    Frame { length, kind, flags, stream, ..Frame::default() }
 }
 
 /// A connection that has begun as it should.
@@ -54,7 +58,7 @@ fn finds_frames_however_the_bytes_are_cut() {
         let mut scanner = Scanner::new(PREFACE_LENGTH);
         let mut found = Vec::new();
         for part in bytes.chunks(cut) {
-            scanner.feed(part, |f| found.push(f));
+            scanner.feed(part, |f, _| found.push(f));
         }
         assert_eq!(found.len(), 4, "cut at {cut}");
         assert_eq!(found.get(..3), Some(&expected[..]), "cut at {cut}");
@@ -189,4 +193,47 @@ fn a_refused_head_is_logged_though_later_streams_are_handed_over() {
     assert!(watch.settle());
     assert_eq!(watch.error(), Some(INVALID_HEADER));
     assert_eq!(watch.take_refused(), Some(Refused { details: INVALID_HEADER, protocol: true }));
+}
+
+#[tokio::test]
+async fn the_last_stream_is_named_when_it_is_time_however_the_bytes_are_cut() {
+    // So much fits on the way: the codec's writes, and its question in them, come to pieces.
+    for room in [1, 5, 16, 17, 30, 4096] {
+        let (client, server) = tokio::io::duplex(room);
+        let (mut from_server, mut to_server) = tokio::io::split(client);
+        let watch = Watch::new(&options());
+        let io = Watched::new(Io::Pipe(server), watch.clone(), None);
+        let (named, client_done) = (watch.clone(), Rc::new(tokio::sync::Notify::new()));
+        let announced = client_done.clone();
+        let serve = async move {
+            let mut h2 = h2::server::Builder::new().handshake::<_, Bytes>(io).await.unwrap();
+            h2.graceful_shutdown();
+            tokio::select! {
+                end = h2.accept() => panic!("the connection ended: {:?}", end.is_some()),
+                () = announced.notified() => named.name_last_stream(),
+            }
+            assert!(h2.accept().await.is_none());
+        };
+        let begin = to_server.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        let read = async move {
+            let (mut scanner, mut frames) = (Scanner::new(0), Vec::new());
+            loop {
+                let mut bytes = [0; 64];
+                let n = from_server.read(&mut bytes).await.unwrap();
+                scanner.feed(&bytes[..n], |frame, _| frames.push(frame.kind));
+                if n == 0 {
+                    return frames;
+                }
+                if frames.contains(&GOAWAY) {
+                    client_done.notify_one();
+                }
+            }
+        };
+        let all = async { tokio::join!(serve, begin, read) };
+        let ((), begun, frames) = tokio::time::timeout(Duration::from_secs(10), all).await.expect("it ends");
+        begun.unwrap();
+        let after: Vec<_> = frames.into_iter().filter(|&kind| kind != SETTINGS && kind != WINDOW_UPDATE).collect();
+        assert_eq!(after, [GOAWAY, GOAWAY], "room for {room}");
+        assert!(watch.is_parting());
+    }
 }

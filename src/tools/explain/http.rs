@@ -35,7 +35,14 @@ impl Walk<'_> {
         let mut info = StreamInfo::new(connection, 0, Instant::now(), SystemTime::now());
         info.protocol = Some(protocol);
         let came = request.clone();
-        let mut stream = HttpStream { info, request, response: None, response_trailers: None, reroute: false };
+        let mut stream = HttpStream {
+            info,
+            request,
+            response: None,
+            response_trailers: None,
+            reroute: false,
+            body: Default::default(),
+        };
         let mut steps = Vec::new();
         let loaded = hcm.routes.load();
         let table = loaded.get();

@@ -5,6 +5,7 @@ equal random ids within a step become the same symbol, so that "forwarded unchan
 """
 import hashlib
 import re
+import zlib
 from pathlib import Path
 
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
@@ -66,6 +67,19 @@ class Normaliser:
             out.setdefault(self.text(name), []).append(value)
         return dict(sorted(out.items()))
 
+    def coded(self, rec):
+        """A compressed body by what it says: no two libraries make the same bytes of it."""
+        coding = [v for n, v in rec["headers"] or [] if n.lower() == "content-encoding"]
+        if coding != ["gzip"] or not rec["body"]:
+            return self.body(rec["body"])
+        inflate = zlib.decompressobj(31)
+        try:
+            plain = inflate.decompress(bytes(rec["body"]))
+        except zlib.error as exc:
+            return f"<not gzip: {exc}>"
+        whole = inflate.eof and not inflate.unused_data
+        return f"<gzip{'' if whole else ', cut short or followed by more'}> {self.body(plain)}"
+
     def body(self, data):
         if isinstance(data, bytes):
             if len(data) > 4096:
@@ -75,13 +89,13 @@ class Normaliser:
 
     def response(self, rec):
         out = {"head": f"{rec['version']} {rec['status']} {rec['reason']}", "status": rec["status"], "headers": self.headers(rec["headers"]),
-               "framing": rec["framing"], "body": self.body(rec["body"]), "complete": rec["complete"]}
+               "framing": rec["framing"], "body": self.coded(rec), "complete": rec["complete"]}
         if rec["trailers"]:
             out["trailers"] = self.headers(rec["trailers"])
         return out
 
     def stream(self, rec):
-        out = {"headers": self.headers(rec["headers"]) if rec["headers"] is not None else None, "body": self.body(rec["body"]), "end": rec["end"]}
+        out = {"headers": self.headers(rec["headers"]) if rec["headers"] is not None else None, "body": self.coded(rec), "end": rec["end"]}
         if rec["interim"]:
             out["interim"] = [self.headers(h) for h in rec["interim"]]
         if rec["trailers"] is not None:

@@ -234,7 +234,7 @@ mod tests {
             let mut body = Unframed { inner: Box::pin(()), part, messages: messages.clone(), max: 9 };
             let seen: Vec<u8> = wire.chunks(size).flat_map(|mut c| body.take(&mut c)).collect();
             assert_eq!(seen, [0; 3 * HEADER], "{size}");
-            assert_eq!(messages.with(|m| std::mem::take(m)), [&b"abc"[..], b"", b"x"], "{size}");
+            assert_eq!(messages.with(std::mem::take), [&b"abc"[..], b"", b"x"], "{size}");
             assert!(body.rest().is_some() && body.rest().is_none(), "{size}: the last message is cut off");
         }
     }

@@ -112,8 +112,11 @@ fn dump(value: &Value) -> Source {
         for extension in list(config, "ecds_filters").filter_map(|e| field(e, "ecds_filter")) {
             out.extensions.insert(name_of(extension, "name"), extension.clone());
         }
-        for endpoints in list(config, "dynamic_endpoint_configs").filter_map(|e| field(e, "endpoint_config")) {
-            out.endpoints.insert(name_of(endpoints, "cluster_name"), endpoints.clone());
+        // Among the static ones are those of static clusters of EDS.
+        for name in ["static_endpoint_configs", "dynamic_endpoint_configs"] {
+            for endpoints in list(config, name).filter_map(|e| field(e, "endpoint_config")) {
+                out.endpoints.insert(name_of(endpoints, "cluster_name"), endpoints.clone());
+            }
         }
         if let Some(bootstrap) = config.get("bootstrap") {
             out.bootstrap = bootstrap.clone();

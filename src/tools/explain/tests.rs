@@ -154,7 +154,7 @@ fn discovered(routes: &Value, guarded: bool) -> String {
         {"dynamic_listeners": [{ "name": "l", "active_state": { "listener": listener } }]},
         {"dynamic_route_configs": routes},
         {"dynamic_endpoint_configs": [{"endpoint_config":
-            {"cluster_name": "s", "endpoints": [{"lb_endpoints": [endpoint("192.0.2.1"), endpoint("192.0.2.2")]}]}}]},
+            {"cluster_name": "s", "endpoints": [{"load_balancing_weight": 0, "lb_endpoints": [endpoint("192.0.2.1"), endpoint("192.0.2.2")]}]}}]},
     ]})
     .to_string()
 }

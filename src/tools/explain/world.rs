@@ -130,8 +130,10 @@ impl World {
             return;
         };
         let path = format!("dynamic_endpoint_configs[{name}]");
-        let assigned = message::<ClusterLoadAssignment>(&known(value), &path)
-            .and_then(|assignment| cluster.assign(&assignment, &path));
+        let mut value = known(value);
+        prepare::weights(&mut value);
+        let assigned =
+            message::<ClusterLoadAssignment>(&value, &path).and_then(|assignment| cluster.assign(&assignment, &path));
         if let Err(e) = assigned {
             self.broken_endpoints.insert(name.clone(), e);
         }

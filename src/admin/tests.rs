@@ -127,7 +127,7 @@ load_assignment:
   endpoints:
   - locality: {region: r, zone: z, sub_zone: s}
     lb_endpoints:
-    - {load_balancing_weight: 3, endpoint: {hostname: h, address: {socket_address: {address: 127.0.0.1, port_value: 29902}}}}
+    - {load_balancing_weight: 3, metadata: {filter_metadata: {a: {b: c}}}, endpoint: {hostname: h, address: {socket_address: {address: 127.0.0.1, port_value: 29902}}}}
     - {health_status: UNHEALTHY, endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 29905}}}}
 ";
     let proto = json::from_value(&yaml::parse(text).unwrap(), &json::Options::reject_unknown()).unwrap();

@@ -1,7 +1,6 @@
 //! The dumps of all resource types, made of what the store holds.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use prost::{Message as _, Name};
@@ -19,7 +18,7 @@ use waypost_xds::google::protobuf::Any;
 use super::super::AdminState;
 use super::super::clusters;
 use super::super::config_store::{DumpedScopes, Failed, Inner, Kind, Resource};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Place};
 
 /// A message of `envoy.admin.v3`.
 pub struct Dump {
@@ -412,12 +411,12 @@ fn endpoints(state: &AdminState, inner: &Inner, wanted: &Wanted<'_>) -> Message 
     out
 }
 
-/// A locality, a priority, and the hosts there.
-type Place<'a> = (&'a [Arc<str>; 3], u32, Vec<Value>);
+/// Where hosts are, and the hosts there.
+type Hosts<'a> = (&'a Place, Vec<Value>);
 
 fn assignment(cluster: &Cluster) -> Value {
     let hosts = cluster.hosts.load();
-    let mut places: Vec<Place<'_>> = Vec::new();
+    let mut places: Vec<Hosts<'_>> = Vec::new();
     for host in hosts.all.iter() {
         let mut endpoint = Map::new();
         endpoint.insert("address".to_owned(), clusters::address(&host.info.address));
@@ -425,34 +424,40 @@ fn assignment(cluster: &Cluster) -> Value {
         if !host.info.hostname.is_empty() {
             endpoint.insert("hostname".to_owned(), json!(&*host.info.hostname));
         }
-        let entry = json!({
-            "endpoint": endpoint,
-            "health_status": clusters::health_status(host.health),
-            "load_balancing_weight": host.weight,
-        });
-        match places.iter_mut().find(|(l, p, _)| **l == host.place.locality && *p == host.place.priority) {
-            Some((_, _, list)) => list.push(entry),
-            None => places.push((&host.place.locality, host.place.priority, vec![entry])),
+        let mut entry = Map::new();
+        entry.insert("endpoint".to_owned(), endpoint.into());
+        entry.insert("health_status".to_owned(), json!(clusters::health_status(host.health)));
+        let metadata = &host.info.metadata;
+        if !metadata.is_empty() {
+            let namespaces = metadata.iter().map(|(name, value)| (name.to_string(), Value::clone(value)));
+            entry.insert("metadata".to_owned(), json!({ "filter_metadata": namespaces.collect::<Map<_, _>>() }));
+        }
+        entry.insert("load_balancing_weight".to_owned(), host.weight.into());
+        let same = |p: &Place| p.locality == host.place.locality && p.priority == host.place.priority;
+        match places.iter_mut().find(|(place, _)| same(place)) {
+            Some((_, list)) => list.push(entry.into()),
+            None => places.push((&host.place, vec![entry.into()])),
         }
     }
-    places.sort_by_key(|(_, priority, _)| *priority);
-    let endpoints = places.into_iter().map(|(locality, priority, hosts)| {
+    places.sort_by_key(|(place, _)| place.priority);
+    let endpoints = places.into_iter().map(|(place, hosts)| {
+        let Place { locality, priority, weight } = place;
         let mut out = Map::new();
         out.insert("locality".to_owned(), clusters::locality(locality));
         out.insert("lb_endpoints".to_owned(), hosts.into());
-        out.insert("load_balancing_weight".to_owned(), 0.into());
-        if priority > 0 {
-            out.insert("priority".to_owned(), priority.into());
+        out.insert("load_balancing_weight".to_owned(), json!(weight));
+        if *priority > 0 {
+            out.insert("priority".to_owned(), json!(priority));
         }
         Value::Object(out)
     });
     let endpoints: Vec<Value> = endpoints.collect();
     let mut out = Map::new();
     out.insert("@type".to_owned(), "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment".into());
-    out.insert("cluster_name".to_owned(), json!(&*cluster.names.name));
+    out.insert("cluster_name".to_owned(), json!(cluster.eds_service_name().unwrap_or(&cluster.names.name)));
     if !endpoints.is_empty() {
         out.insert("endpoints".to_owned(), endpoints.into());
     }
-    out.insert("policy".to_owned(), json!({ "overprovisioning_factor": 140 }));
+    out.insert("policy".to_owned(), json!({ "overprovisioning_factor": hosts.overprovisioning }));
     out.into()
 }

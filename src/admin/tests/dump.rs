@@ -39,7 +39,11 @@ fn the_dumps_come_in_envoys_order() {
     let assignment = &with["configs"][2]["static_endpoint_configs"][0]["endpoint_config"];
     assert_eq!(assignment["cluster_name"], "c1");
     assert_eq!(assignment["endpoints"][0]["lb_endpoints"][1]["health_status"], "UNHEALTHY");
-    assert_eq!(assignment["endpoints"][0]["lb_endpoints"][0]["load_balancing_weight"], 3);
+    let first = &assignment["endpoints"][0]["lb_endpoints"][0];
+    assert_eq!(
+        (&first["load_balancing_weight"], &first["metadata"]["filter_metadata"]["a"]["b"]),
+        (&3.into(), &"c".into())
+    );
 }
 
 #[test]

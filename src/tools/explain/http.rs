@@ -121,7 +121,7 @@ impl Walk<'_> {
         steps: &mut Vec<Step>,
     ) -> bool {
         for OnRoute { name, type_name, runs, has_work } in chain.each_on_route(overrides) {
-            let type_name = if type_name.is_empty() { "of no type that is known here" } else { type_name };
+            let type_name = if type_name.is_empty() { "no configuration that is known" } else { type_name };
             let text = format!("filter {name} ({type_name})");
             if let Some(filter) = runs {
                 if !self.filter(filter.as_ref(), name, &text, stream, steps) {
@@ -174,11 +174,9 @@ impl Walk<'_> {
         let (kind, said, reply) = match &verdict {
             Verdict::Continue(why) => ("continue", format!("goes on{}", because(why)), None),
             Verdict::Asks(why) => ("asks", format!("waits{}; here it is taken for a yes", because(why)), None),
-            Verdict::Respond(reply, why) => (
-                "respond",
-                format!("answers {} ({}){}", reply.status.as_u16(), reply.details, because(why)),
-                Some(reply),
-            ),
+            Verdict::Respond(reply, why) => {
+                ("respond", format!("answers {} ({}){}", reply.status.as_u16(), told(reply), because(why)), Some(reply))
+            }
         };
         let text = format!("{text}: {said}{}", set(&before, &stream.info.filter_state));
         steps.push(Step::new("filter", text).fact("name", name).fact("verdict", kind));
@@ -244,9 +242,17 @@ impl Walk<'_> {
 
     fn answered(&mut self, reply: &LocalReply, by: &str) -> Step {
         self.outcome = Outcome::Answered { status: reply.status.as_u16(), details: reply.details.to_string() };
-        Step::new("answer", format!("{by} answers {} ({})", reply.status.as_u16(), reply.details))
+        Step::new("answer", format!("{by} answers {} ({})", reply.status.as_u16(), told(reply)))
             .fact("status", reply.status.as_u16())
             .fact("details", &*reply.details)
+    }
+}
+
+/// The details of a reply, or its flag where it has none.
+fn told(reply: &LocalReply) -> String {
+    match (&*reply.details, reply.flag) {
+        ("", Some(flag)) => format!("flag {}", flag.short()),
+        (details, _) => details.to_owned(),
     }
 }
 

@@ -85,6 +85,7 @@ fn explain(source: Source, ask: &Ask, as_json: bool) -> String {
         .chain(world.broken_endpoints.iter().map(|(name, e)| format!("endpoints {name}: {e}")))
         .chain(world.broken_listeners.iter().map(|(name, e)| format!("listener {name}: {e}")))
         .chain(world.broken_routes.iter().map(|(name, e)| format!("route configuration {name}: {e}")))
+        .chain(world.broken_extensions.iter().map(|(name, e)| format!("extension {name}: {e}")))
         .chain(chain_errors(&world))
         .collect();
     if as_json {

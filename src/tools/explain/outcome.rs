@@ -41,6 +41,7 @@ impl Outcome {
                 let tunnels: String = tunnels.iter().map(|t| format!(", in a CONNECT to {t}")).collect();
                 format!("goes to {address}{tunnels}: {what}")
             }
+            Outcome::Answered { status, details } if details.is_empty() => format!("answered here: {status}"),
             Outcome::Answered { status, details } => format!("answered here: {status} ({details})"),
             Outcome::Closed(why) => format!("the connection is closed: {why}"),
         }

@@ -19,6 +19,18 @@ pub fn resource(value: &mut Value) {
     }
 }
 
+/// Dumps say 0 of a locality without a weight, which no assignment may say.
+pub fn weights(assignment: &mut Value) {
+    for locality in assignment.get_mut("endpoints").and_then(Value::as_array_mut).into_iter().flatten() {
+        let unset = field(locality, "load_balancing_weight").is_some_and(|w| w == 0);
+        if let Value::Object(locality) = locality
+            && unset
+        {
+            take(locality, "load_balancing_weight");
+        }
+    }
+}
+
 fn prepare(object: &mut Map<String, Value>) {
     // Opening a log would make a file, and no log decides which way a request takes.
     if ["access_log", "accessLog"].iter().any(|n| object.get(*n).is_some_and(Value::is_array)) {

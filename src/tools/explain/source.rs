@@ -25,6 +25,8 @@ pub struct Source {
     pub endpoints: HashMap<String, Value>,
     /// `RouteConfiguration`s of RDS by `name`.
     pub routes: HashMap<String, Value>,
+    /// `TypedExtensionConfig`s of ECDS by `name`.
+    pub extensions: HashMap<String, Value>,
     /// The bootstrap.
     pub bootstrap: Value,
 }
@@ -107,8 +109,14 @@ fn dump(value: &Value) -> Source {
         for route in list(config, "dynamic_route_configs").filter_map(|r| field(r, "route_config")) {
             out.routes.insert(name_of(route, "name"), route.clone());
         }
-        for endpoints in list(config, "dynamic_endpoint_configs").filter_map(|e| field(e, "endpoint_config")) {
-            out.endpoints.insert(name_of(endpoints, "cluster_name"), endpoints.clone());
+        for extension in list(config, "ecds_filters").filter_map(|e| field(e, "ecds_filter")) {
+            out.extensions.insert(name_of(extension, "name"), extension.clone());
+        }
+        // Among the static ones are those of static clusters of EDS.
+        for name in ["static_endpoint_configs", "dynamic_endpoint_configs"] {
+            for endpoints in list(config, name).filter_map(|e| field(e, "endpoint_config")) {
+                out.endpoints.insert(name_of(endpoints, "cluster_name"), endpoints.clone());
+            }
         }
         if let Some(bootstrap) = config.get("bootstrap") {
             out.bootstrap = bootstrap.clone();

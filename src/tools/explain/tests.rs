@@ -154,7 +154,7 @@ fn discovered(routes: &Value, guarded: bool) -> String {
         {"dynamic_listeners": [{ "name": "l", "active_state": { "listener": listener } }]},
         {"dynamic_route_configs": routes},
         {"dynamic_endpoint_configs": [{"endpoint_config":
-            {"cluster_name": "s", "endpoints": [{"lb_endpoints": [endpoint("192.0.2.1"), endpoint("192.0.2.2")]}]}}]},
+            {"cluster_name": "s", "endpoints": [{"load_balancing_weight": 0, "lb_endpoints": [endpoint("192.0.2.1"), endpoint("192.0.2.2")]}]}}]},
     ]})
     .to_string()
 }
@@ -235,4 +235,25 @@ static_resources:
 "#;
     let at = |random: &str| outcome(names, &["--tcp", "--random", random, "http://127.0.0.1:8080/"])["address"].clone();
     assert_eq!((at("0"), at("1")), ("one.example:443".into(), "two.example:444".into()));
+}
+
+#[test]
+fn a_filter_of_ecds_is_what_has_come_for_it() {
+    let routes = value!([{ "route_config": { "name": "r", "virtual_hosts": [{ "name": "v", "domains": ["*"],
+        "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "c" } }] }] } }]);
+    let any = |name: &str| format!("type.googleapis.com/envoy.extensions.filters.http.{name}");
+    let mut dump: Value = serde_json::from_str(&discovered(&routes, false)).unwrap();
+    let listener = &mut dump["configs"][1]["dynamic_listeners"][0]["active_state"]["listener"];
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["http_filters"][0] = value!({ "name": "e", "config_discovery": {
+        "config_source": { "ads": {}, "resource_api_version": "V3" }, "type_urls": [any("cors.v3.Cors")] } });
+    let missing = text(&dump.to_string(), &["http://x:8080/"]);
+    assert!(missing.contains("filter e (no configuration that is known): answers 500 (flag NFCF)"), "{missing}");
+    assert!(missing.ends_with("=> answered here: 500\n"), "{missing}");
+    let config = value!({ "@type": any("cors.v3.Cors") });
+    let extension = value!({ "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig", "name": "e", "typed_config": config });
+    dump["configs"].as_array_mut().unwrap().push(value!({ "ecds_filters": [{ "ecds_filter": extension }] }));
+    let come = text(&dump.to_string(), &["http://x:8080/"]);
+    assert!(come.contains("filter e (envoy.extensions.filters.http.cors.v3.Cors): left out"), "{come}");
+    assert!(come.contains("=> goes to 192.0.2."), "{come}");
 }

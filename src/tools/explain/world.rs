@@ -7,6 +7,7 @@ use prost::{Message, Name};
 use serde_json::{Value, json};
 use waypost_filters::address::Address;
 use waypost_xds::envoy::config::cluster::v3 as cluster_proto;
+use waypost_xds::envoy::config::core::v3::TypedExtensionConfig;
 use waypost_xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use waypost_xds::envoy::config::listener::v3 as listener_proto;
 use waypost_xds::envoy::config::route::v3::RouteConfiguration;
@@ -16,6 +17,7 @@ use super::prepare;
 use super::source::{Source, field};
 use crate::cluster::dns::{Dns, Resolved};
 use crate::cluster::{self, Cluster, ClusterTable, Discovery};
+use crate::config::extension_slot::ExtensionSlots;
 use crate::config::{ConfigError, Context, Process, bootstrap};
 use crate::listener::{self, Listener, ListenerSet};
 use crate::observe::access_log::AccessLogFiles;
@@ -36,6 +38,8 @@ pub struct World {
     pub broken_listeners: BTreeMap<String, ConfigError>,
     /// Route configurations of RDS by name that cannot be used.
     pub broken_routes: BTreeMap<String, ConfigError>,
+    /// Extensions of ECDS by name that cannot be used.
+    pub broken_extensions: BTreeMap<String, ConfigError>,
     /// Assignments of EDS by name that cannot be used.
     pub broken_endpoints: BTreeMap<String, ConfigError>,
     /// Filter chains that cannot be used, by listener and number. The proxy does not take such a listener at all.
@@ -54,18 +58,19 @@ impl World {
             broken_clusters: BTreeMap::new(),
             broken_listeners: BTreeMap::new(),
             broken_routes: BTreeMap::new(),
+            broken_extensions: BTreeMap::new(),
             broken_endpoints: BTreeMap::new(),
             broken_chains: HashMap::new(),
         };
         let clusters = std::mem::take(&mut world.clusters);
-        let routes = RouteSlots::default();
+        let (routes, extensions) = (RouteSlots::default(), ExtensionSlots::default());
         let cx = Context {
             stats: &stats,
             clusters: &clusters,
             logs: &logs,
             secrets: &secrets,
             routes: &routes,
-            extensions: &Default::default(),
+            extensions: &extensions,
             process: &process,
         };
         for (path, mut value) in source.clusters {
@@ -107,6 +112,14 @@ impl World {
                 Err(e) => drop(world.broken_routes.insert(slot.name.clone(), e)),
             }
         }
+        for slot in extensions.take_wanted() {
+            let Some(value) = source.extensions.get(&slot.name) else { continue };
+            let set = message::<TypedExtensionConfig>(&known(value), &format!("ecds_filters[{}]", slot.name))
+                .and_then(|proto| slot.set(proto.typed_config));
+            if let Err(e) = set {
+                world.broken_extensions.insert(slot.name.clone(), e);
+            }
+        }
         world.clusters = clusters;
         world
     }
@@ -117,8 +130,10 @@ impl World {
             return;
         };
         let path = format!("dynamic_endpoint_configs[{name}]");
-        let assigned = message::<ClusterLoadAssignment>(&known(value), &path)
-            .and_then(|assignment| cluster.assign(&assignment, &path));
+        let mut value = known(value);
+        prepare::weights(&mut value);
+        let assigned =
+            message::<ClusterLoadAssignment>(&value, &path).and_then(|assignment| cluster.assign(&assignment, &path));
         if let Err(e) = assigned {
             self.broken_endpoints.insert(name.clone(), e);
         }
@@ -200,6 +215,10 @@ pub fn named(cluster: &Cluster, address: &Address) -> String {
 /// A resource whose types are known, or said to be unknown.
 fn known(value: &Value) -> Value {
     let mut value = value.clone();
+    if let Value::Object(object) = &mut value {
+        // The message's own type is clear.
+        object.shift_remove("@type");
+    }
     prepare::resource(&mut value);
     value
 }

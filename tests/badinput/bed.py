@@ -345,15 +345,15 @@ class Bed:
 
     # --- the proxy
     def start(self, plain):
-        """Starts the proxy; what it says it has no filter for is left out, and the cases that need it too."""
+        """Starts the proxy; what it says is not built is left out (it would let nothing through), and the cases that need it too."""
         while True:
-            try:
-                return self.launch(plain)
-            except SystemExit as e:
-                missing = next((n for n in OPTIONAL if n not in self.lacks and f"not supported yet: {OPTIONAL[n]}" in str(e)), None)
-                if missing is None:
-                    raise
-                self.lacks.add(missing)
+            self.launch(plain)
+            log = (self.work / "proxy.log").read_text(errors="replace")
+            missing = next((n for n in OPTIONAL if n not in self.lacks and f"{OPTIONAL[n]} is not built yet" in log), None)
+            if missing is None:
+                return
+            self.proxy.__exit__()
+            self.lacks.add(missing)
             for chain in (c for x in plain["static_resources"]["listeners"] for c in x["filter_chains"]):
                 for manager in (x["typed_config"] for x in chain["filters"] if "http_filters" in x["typed_config"]):
                     manager["http_filters"] = [x for x in manager["http_filters"] if x["typed_config"]["@type"] != f"type.googleapis.com/{OPTIONAL[missing]}"]

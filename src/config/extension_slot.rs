@@ -1,13 +1,13 @@
 //! Extensions that come over ECDS, by name.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use waypost_xds::google::protobuf::Any;
 
 use super::ConfigError;
-use crate::discovery::source::{Fetch, Source};
+use crate::discovery::slots::Slots;
+use crate::discovery::source::Fetch;
 use crate::observe::stats::{Counter, Store};
 
 /// What uses an extension: a filter chain.
@@ -62,11 +62,7 @@ pub struct ExtensionStats {
 }
 
 /// All slots.
-#[derive(Debug, Default)]
-pub struct ExtensionSlots {
-    slots: Mutex<HashMap<(Source, String), Arc<ExtensionSlot>>>,
-    wanted: Mutex<Vec<Arc<ExtensionSlot>>>,
-}
+pub type ExtensionSlots = Slots<ExtensionSlot>;
 
 impl fmt::Debug for ExtensionSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,48 +124,14 @@ impl ExtensionSlot {
 impl ExtensionSlots {
     /// The slot of a name, made if there is none.
     pub fn slot(&self, fetch: Fetch, name: &str, family: Family, stats: &Store) -> Arc<ExtensionSlot> {
-        let key = (fetch.source.clone(), name.to_owned());
-        let mut slots = lock(&self.slots);
-        let slot = slots.entry(key).or_insert_with(|| {
-            let slot = Arc::new(ExtensionSlot {
-                name: name.to_owned(),
-                fetch,
-                family,
-                stats: ExtensionStats::new(stats, family, name),
-                current: Mutex::default(),
-                users: Mutex::default(),
-            });
-            lock(&self.wanted).push(slot.clone());
-            slot
-        });
-        slot.clone()
-    }
-
-    /// The slot of a name, if anything names it.
-    pub fn find(&self, source: &Source, name: &str) -> Option<Arc<ExtensionSlot>> {
-        lock(&self.slots).get(&(source.clone(), name.to_owned())).cloned()
-    }
-
-    /// The slots that were made since the last call.
-    pub fn take_wanted(&self) -> Vec<Arc<ExtensionSlot>> {
-        std::mem::take(&mut *lock(&self.wanted))
-    }
-
-    /// Forgets the slots that nothing uses any more, and gives them.
-    pub fn sweep(&self) -> Vec<Arc<ExtensionSlot>> {
-        // One that was made just now is used by what is being compiled.
-        if !lock(&self.wanted).is_empty() {
-            return Vec::new();
-        }
-        let mut gone = Vec::new();
-        lock(&self.slots).retain(|_, slot| {
-            let used = Arc::strong_count(slot) > 1;
-            if !used {
-                gone.push(slot.clone());
-            }
-            used
-        });
-        gone
+        self.get_or_make(fetch.source.clone(), name, || ExtensionSlot {
+            name: name.to_owned(),
+            fetch,
+            family,
+            stats: ExtensionStats::new(stats, family, name),
+            current: Mutex::default(),
+            users: Mutex::default(),
+        })
     }
 }
 

@@ -124,7 +124,7 @@ impl Manager {
         for (route, table) in &mut self.hosts.tables {
             if table.ready.is_some()
                 && self.fetches.settled(&namespace(&table.fetch.source, &route.name))
-                && let Some(slot) = self.parts.routes.find(&route.source, &route.name)
+                && let Some(slot) = self.parts.routes.tables.find(&route.source, &route.name)
             {
                 slot.current.store(table.ready.take());
             }
@@ -170,7 +170,7 @@ impl Manager {
         let mut tables = Vec::with_capacity(routes.len());
         for route in routes {
             let Some(table) = self.hosts.tables.get(&route) else { continue };
-            let Some(slot) = self.parts.routes.find(&route.source, &route.name) else { continue };
+            let Some(slot) = self.parts.routes.tables.find(&route.source, &route.name) else { continue };
             tables.push((self.merged(&table.base, Some(hosts))?, slot, route));
         }
         for ((table, whole), slot, route) in tables {

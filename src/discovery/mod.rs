@@ -22,6 +22,7 @@ mod routes;
 mod runtime;
 mod scopes;
 mod secrets;
+pub mod slots;
 pub mod source;
 mod stats;
 mod streams;

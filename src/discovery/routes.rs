@@ -18,7 +18,7 @@ use crate::route::slot::RouteSlot;
 impl Manager {
     /// Asks for the tables that compiled listeners name, and no more for those that nothing names.
     pub(super) fn subscribe_routes(&mut self) {
-        for slot in self.parts.routes.take_wanted() {
+        for slot in self.parts.routes.tables.take_wanted() {
             let source = &slot.fetch.source;
             if self.fetches.add(Type::Route, &slot.fetch, &slot.name, Instant::now()) {
                 self.streams.subscribe(source, Type::Route, &slot.name);
@@ -34,7 +34,7 @@ impl Manager {
 
     /// Forgets tables that nothing uses any more.
     pub(super) fn sweep_routes(&mut self) {
-        for slot in self.parts.routes.sweep() {
+        for slot in self.parts.routes.tables.sweep() {
             let source = slot.fetch.source.clone();
             self.streams.unsubscribe(&source, Type::Route, &slot.name);
             self.config.remove(Kind::Route, &slot.name);
@@ -48,7 +48,7 @@ impl Manager {
     pub(super) fn apply_routes(&mut self, source: &Source, update: &Update) -> Result<(), String> {
         let mut failures = Failures::default();
         for one in self.decode::<RouteConfiguration>(Type::Route, update)? {
-            let Some(slot) = self.parts.routes.find(source, one.name) else { continue };
+            let Some(slot) = self.parts.routes.tables.find(source, one.name) else { continue };
             let body = &one.resource.body;
             if slot.current.load().is_some() && self.config.same(Kind::Route, one.name, body) {
                 continue;

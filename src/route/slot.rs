@@ -1,6 +1,5 @@
 //! Route tables that come over RDS, by name.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -11,6 +10,7 @@ use waypost_filters::head::RequestHead;
 use super::RouteTable;
 use super::demand::{Ask, Demand, Wanted};
 use super::scopes::{ScopeTable, ScopedRoutes};
+use crate::discovery::slots::Slots;
 use crate::discovery::source::{Fetch, Source};
 use crate::http::config::KnownSettings;
 
@@ -74,8 +74,8 @@ pub struct ScopeSlot {
 pub struct RouteSlots {
     /// Settings that have been compiled before.
     pub settings: KnownSettings,
-    slots: Mutex<HashMap<(Source, String), Arc<RouteSlot>>>,
-    wanted: Mutex<Vec<Arc<RouteSlot>>>,
+    /// The slots of route tables.
+    pub tables: Slots<RouteSlot>,
     scopes: Mutex<Vec<Arc<ScopeSlot>>>,
     wanted_scopes: Mutex<Vec<Arc<ScopeSlot>>>,
     demand: Arc<Demand>,
@@ -152,20 +152,13 @@ impl RouteSlots {
 
     /// The slot of a name, made if there is none.
     pub fn slot(&self, fetch: Fetch, name: &str, prefix: &str) -> Arc<RouteSlot> {
-        let key = (fetch.source.clone(), name.to_owned());
-        let mut slots = lock(&self.slots);
-        let slot = slots.entry(key).or_insert_with(|| {
-            let slot = Arc::new(RouteSlot {
-                name: name.to_owned(),
-                fetch,
-                prefix: prefix.to_owned(),
-                current: ArcSwapOption::empty(),
-                demand: self.demand.clone(),
-            });
-            lock(&self.wanted).push(slot.clone());
-            slot
-        });
-        slot.clone()
+        self.tables.get_or_make(fetch.source.clone(), name, || RouteSlot {
+            name: name.to_owned(),
+            fetch,
+            prefix: prefix.to_owned(),
+            current: ArcSwapOption::empty(),
+            demand: self.demand.clone(),
+        })
     }
 
     /// The slot of scopes, made if there is none.
@@ -204,33 +197,6 @@ impl RouteSlots {
             return Vec::new();
         }
         lock(&self.scopes).extract_if(.., |slot| Arc::strong_count(slot) == 1).collect()
-    }
-
-    /// The slot of a name, if anything names it.
-    pub fn find(&self, source: &Source, name: &str) -> Option<Arc<RouteSlot>> {
-        lock(&self.slots).get(&(source.clone(), name.to_owned())).cloned()
-    }
-
-    /// The slots that were made since the last call.
-    pub fn take_wanted(&self) -> Vec<Arc<RouteSlot>> {
-        std::mem::take(&mut *lock(&self.wanted))
-    }
-
-    /// Forgets the slots that nothing uses any more, and gives them.
-    pub fn sweep(&self) -> Vec<Arc<RouteSlot>> {
-        // One that was made just now is used by what is being compiled.
-        if !lock(&self.wanted).is_empty() {
-            return Vec::new();
-        }
-        let mut gone = Vec::new();
-        lock(&self.slots).retain(|_, slot| {
-            let used = Arc::strong_count(slot) > 1;
-            if !used {
-                gone.push(slot.clone());
-            }
-            used
-        });
-        gone
     }
 }
 

@@ -102,7 +102,7 @@ impl World {
                 Err(e) => drop(world.broken_listeners.insert(name(&value), e)),
             }
         }
-        for slot in routes.take_wanted() {
+        for slot in routes.tables.take_wanted() {
             let Some(value) = source.routes.get(&slot.name) else { continue };
             let path = format!("dynamic_route_configs[{}]", slot.name);
             let compiled = message::<RouteConfiguration>(&known(value), &path)

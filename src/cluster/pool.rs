@@ -15,7 +15,7 @@ use super::limits::Permit;
 use super::tls_options::{Speaks, TlsOptions};
 use super::{Cluster, Host, UpstreamProtocol};
 use crate::net::alarm::timeout_at;
-use crate::net::{Io, WriteQueue};
+use crate::net::{Io, WriteQueue, clock};
 use crate::worker::Worker;
 
 /// What tells two pools of a worker apart. A host belongs to one version of one cluster, so neither is named here. Hashes only find a
@@ -97,7 +97,7 @@ pub struct H2Lease {
 impl Drop for H2Lease {
     fn drop(&mut self) {
         self.conn.active.set(self.conn.active.get().saturating_sub(1));
-        self.conn.last_used.set(Instant::now());
+        self.conn.last_used.set(clock::now());
         self.pool.changed.notify_one();
     }
 }
@@ -264,7 +264,7 @@ impl Pool {
         } else if self.retired() || http.max_connection_duration.is_some_and(|d| conn.upstream.start.elapsed() >= d) {
             drop(conn);
         } else {
-            self.idle.borrow_mut().push((conn, Instant::now()));
+            self.idle.borrow_mut().push((conn, clock::now()));
         }
         self.changed.notify_one();
     }

@@ -9,7 +9,7 @@ use waypost_filters::body::BodyEncoder;
 
 use super::downstream::{Downstream, Lost, Piece};
 use super::upstream::{Broken, Response, Upstream};
-use crate::net::Alarm;
+use crate::net::{Alarm, clock};
 
 /// Why an exchange stops before it is complete.
 #[derive(Debug)]
@@ -94,19 +94,19 @@ impl Timers {
     /// Something moved.
     fn touch(&mut self) {
         if self.idle.is_some() {
-            self.active_at = Some(Instant::now());
+            self.active_at = Some(clock::now());
         }
     }
 
     /// The request has been received in full.
     pub fn request_ended(&mut self) {
         self.request_at = None;
-        let now = *self.received_at.get_or_insert_with(Instant::now);
+        let now = *self.received_at.get_or_insert_with(clock::now);
         if let (Some(d), None) = (self.route, self.route_at) {
             self.route_at = Some(now + d);
         }
         if let (Some(d), None) = (self.per_try, self.per_try_at) {
-            self.per_try_at = Some(Instant::now() + d);
+            self.per_try_at = Some(clock::now() + d);
         }
     }
 
@@ -115,7 +115,7 @@ impl Timers {
         if self.per_try.is_none() && self.upstream_duration.is_none() {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         self.per_try_at = self.per_try.filter(|_| complete).map(|d| now + d);
         self.upstream_duration_at = self.upstream_duration.map(|d| now + d);
     }
@@ -181,12 +181,12 @@ fn poll_request(
     }
     // Errors of writing show up when the response is read; whether all has been written is for the host to wait for.
     let _ = up.poll_flush(cx);
-    if moved.request_ended
-        && let Poll::Ready(lost) = down.poll_lost(cx)
-    {
-        return Poll::Ready(Stop::Downstream(lost));
-    }
     Poll::Pending
+}
+
+/// Ready when the client of a complete request has gone: until its request is complete, reading that shows it.
+fn poll_gone(cx: &mut Context<'_>, down: &mut Downstream<'_>, moved: &Moved) -> Poll<Stop> {
+    if moved.request_ended { down.poll_lost(cx).map(Stop::Downstream) } else { Poll::Pending }
 }
 
 /// Sends the request and waits for the head of its response.
@@ -211,6 +211,9 @@ pub async fn head(
                 Poll::Ready(Err(broken)) => return Poll::Ready(Err(Stop::Upstream(broken))),
                 Poll::Pending => break,
             }
+        }
+        if let Poll::Ready(stop) = poll_gone(cx, down, moved) {
+            return Poll::Ready(Err(stop));
         }
         // `100 Continue` may be waiting to go out.
         let _ = down.poll_flush(cx);
@@ -270,10 +273,8 @@ pub async fn body(
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Downstream(Lost::Reset(None)))),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if moved.request_ended
-            && let Poll::Ready(lost) = down.poll_lost(cx)
-        {
-            return Poll::Ready(Err(Stop::Downstream(lost)));
+        if let Poll::Ready(stop) = poll_gone(cx, down, moved) {
+            return Poll::Ready(Err(stop));
         }
         timers.poll(cx).map(|t| Err(Stop::Timeout(t)))
     })

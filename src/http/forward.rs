@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{HeaderValue, StatusCode};
 use waypost_filters::filter::LocalReply;
@@ -23,6 +22,7 @@ use super::upstream::{Broken, Upstream};
 use super::wire;
 use crate::cluster::connect::{ConnectError, Sharing};
 use crate::cluster::{Cluster, Host};
+use crate::net::clock;
 use crate::route::{ClusterPick, Forward, Route};
 use crate::tcp_proxy::{ActiveRequest, choose_host};
 
@@ -300,7 +300,7 @@ fn prepare(
     let start = active.http.info.start;
     timers.route = limits.global;
     timers.idle = limits.idle;
-    timers.active_at = limits.idle.map(|_| Instant::now());
+    timers.active_at = limits.idle.map(|_| clock::now());
     timers.duration_at = limits.max_stream_duration.map(|d| start + d);
     timers.upstream_duration = cluster.http.max_stream_duration;
     timers.per_try = limits.per_try;
@@ -317,7 +317,7 @@ fn note_upstream(active: &mut ActiveStream, up: &Upstream) {
         Upstream::H1(_) => Protocol::Http11,
         Upstream::H2(_) => Protocol::Http2,
     });
-    info.timing.first_upstream_sent = Some(info.start.elapsed());
+    info.timing.first_upstream_sent = Some(clock::since(info.start));
 }
 
 fn note_upstream_wire(active: &mut ActiveStream, up: &Upstream) {
@@ -371,7 +371,7 @@ async fn respond(
     mut moved: Moved,
     counted: ActiveRequest,
 ) {
-    let received = active.http.info.start.elapsed();
+    let received = clock::since(active.http.info.start);
     active.http.info.timing.first_upstream_received = Some(received);
     let super::upstream::Response { mut head, end, upgrade, .. } = response;
     if active.keeps_headers() {
@@ -422,14 +422,14 @@ async fn respond(
     active.note_request(moved.request, &timers);
     active.http.info.bytes_sent = moved.response;
     active.http.response_trailers = moved.trailers.take();
-    active.http.info.timing.last_upstream_received = Some(active.http.info.start.elapsed());
+    active.http.info.timing.last_upstream_received = Some(clock::since(active.http.info.start));
     active.note_wire(&down);
     note_upstream_wire(active, &up);
     match ended {
         Ok(()) => {
             down.leave_alarm(std::mem::take(&mut timers.alarm));
             // A response that is complete before its request ends the request: dropping the stream says that nobody waits for the rest.
-            active.http.info.timing.last_downstream_sent = Some(active.http.info.start.elapsed());
+            active.http.info.timing.last_downstream_sent = Some(clock::since(active.http.info.start));
             if requested {
                 // What a host makes of a connection after an upgrade it has refused is its own affair: nobody else's request goes there.
                 up.cancel();

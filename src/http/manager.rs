@@ -4,7 +4,6 @@ use std::cell::{Cell, OnceCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use super::stream::{self, Received};
 use super::watch::Watch;
 use crate::listener::drain::ChainState;
 use crate::listener::serve::Served;
-use crate::net::{Alarm, Io};
+use crate::net::{Alarm, Io, clock};
 use crate::worker::Worker;
 
 mod serve_h2;
@@ -68,8 +67,6 @@ pub struct HttpConnection {
     watch: OnceCell<Rc<Watch>>,
 }
 
-static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
-
 impl HttpConnection {
     fn new(
         worker: &Rc<Worker>,
@@ -110,7 +107,7 @@ impl HttpConnection {
 
     /// A number for a new stream.
     pub fn next_stream(&self) -> u64 {
-        NEXT_STREAM.fetch_add(1, Relaxed)
+        self.worker.next_stream()
     }
 
     /// Counts a request; the last one that the connection may have closes it.
@@ -331,7 +328,7 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) -> Se
             Next::Over => {}
         }
         connection.active.set(0);
-        connection.last_active.set(Instant::now());
+        connection.last_active.set(clock::now());
         if server.close {
             linger(connection, &mut server).await;
             break;
@@ -362,7 +359,7 @@ async fn next_request(
                     }
                     Ok(None) => {
                         if begun.is_none() && !server.read.is_empty() {
-                            begun = Some(Instant::now());
+                            begun = Some(clock::now());
                         }
                     }
                     Err(e) => return Poll::Ready(Next::Bad(e)),

@@ -14,6 +14,7 @@ pub mod open;
 pub mod registry;
 pub mod retry;
 pub mod rules;
+pub mod spare;
 pub mod stream;
 pub mod tunnel;
 pub mod upstream;

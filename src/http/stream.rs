@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
@@ -24,7 +24,9 @@ use super::forward;
 use super::h1::H1Error;
 use super::manager::{HttpConnection, PREMATURE};
 use super::rules::{local_reply, request::mutate_request, response::mutate_response};
+use super::spare;
 use super::watch::Refused;
+use crate::net::clock;
 use crate::route::{Action, Route};
 
 /// How long a request waits for its routes at most. Envoy has no limit of its own there.
@@ -76,8 +78,8 @@ impl ActiveStream {
         let stats = &connection.hcm.stats;
         stats.downstream_rq_total.inc();
         stats.downstream_rq_active.inc();
-        let mut info =
-            StreamInfo::new(connection.info.clone(), connection.next_stream(), Instant::now(), SystemTime::now());
+        let now = clock::now();
+        let mut info = StreamInfo::new(connection.info.clone(), connection.next_stream(), now, clock::wall(now));
         info.protocol = protocol;
         let http = HttpStream {
             info,
@@ -130,7 +132,7 @@ impl ActiveStream {
         }
         let hcm = &self.connection.hcm;
         let now = self.http.info.start_time
-            + self.http.info.timing.first_upstream_received.unwrap_or_else(|| self.http.info.start.elapsed());
+            + self.http.info.timing.first_upstream_received.unwrap_or_else(|| clock::since(self.http.info.start));
         mutate_response(hcm, &mut self.http, now);
         if let (Some(operation), Some(response)) = (self.decorator.take(), &mut self.http.response) {
             response.headers.insert(X_ENVOY_DECORATOR_OPERATION, operation);
@@ -151,7 +153,8 @@ impl ActiveStream {
         self.http.info.response_code = response.status.as_u16();
         // The head of an upstream's response goes out as soon as it came: one look at the clock serves both.
         let timing = &mut self.http.info.timing;
-        timing.first_downstream_sent = timing.first_upstream_received.or_else(|| Some(self.http.info.start.elapsed()));
+        timing.first_downstream_sent =
+            timing.first_upstream_received.or_else(|| Some(clock::since(self.http.info.start)));
         self.responded = true;
         down.send_head(response, end, keep);
     }
@@ -185,7 +188,7 @@ impl ActiveStream {
     /// Waits until the response is on its way; a client that does not read is given `stream_idle_timeout`.
     async fn flush(&mut self, down: &mut Downstream<'_>) {
         let mut timers = Timers { idle: self.connection.hcm.timeouts.stream_idle, ..Timers::default() };
-        timers.active_at = Some(Instant::now());
+        timers.active_at = Some(clock::now());
         let done = std::future::poll_fn(|cx| {
             if let std::task::Poll::Ready(done) = down.poll_flush(cx) {
                 return std::task::Poll::Ready(done.is_ok());
@@ -199,7 +202,7 @@ impl ActiveStream {
         }
         self.note_wire(down);
         if done {
-            self.http.info.timing.last_downstream_sent = Some(self.http.info.start.elapsed());
+            self.http.info.timing.last_downstream_sent = Some(clock::since(self.http.info.start));
         } else {
             down.reset(Reason::CANCEL);
         }
@@ -361,7 +364,7 @@ impl Drop for ActiveStream {
             info.flags.set(Flag::DownstreamConnectionTermination);
             info.details = Some(Cow::Borrowed("downstream_local_disconnect(filter_chain_is_being_removed)"));
         }
-        let took = info.start.elapsed();
+        let took = clock::since(info.start);
         info.timing.complete = Some(took);
         hcm.stats.downstream_rq_active.dec();
         hcm.stats.downstream_rq_classes.count(info.response_code);
@@ -384,6 +387,10 @@ impl Drop for ActiveStream {
             for log in &hcm.access_logs {
                 log.record(&cx);
             }
+        }
+        spare::keep(std::mem::take(&mut self.http.request.headers));
+        if let Some(response) = self.http.response.take() {
+            spare::keep(response.headers);
         }
     }
 }

@@ -22,8 +22,8 @@ use crate::cluster::connect::{ConnectError, Sharing, connect, passthrough};
 use crate::cluster::tls_options::{Speaks, TlsOptions};
 use crate::cluster::{Cluster, Host};
 use crate::listener::{inspect, internal, internal_connection, serve};
-use crate::net::Io;
 use crate::net::pump::{End, Limits, Pumped, pump};
+use crate::net::{Io, clock};
 use crate::route::ClusterPick;
 use crate::tcp_proxy::{ActiveRequest, abort, choose_host};
 
@@ -103,7 +103,7 @@ fn failed(error: &ConnectError) -> LocalReply {
 fn accept(active: &mut ActiveStream, down: &mut Downstream<'_>, chain: &Chain, pick: &ClusterPick<'_>) {
     active.http.info.details = Some(Cow::Borrowed("via_upstream"));
     // What Envoy takes for the upstream's answer is the connection.
-    active.http.info.timing.first_upstream_received = Some(active.http.info.start.elapsed());
+    active.http.info.timing.first_upstream_received = Some(clock::since(active.http.info.start));
     active.set_response(bare(StatusCode::OK));
     pick.response_headers.apply_response(&mut active.http);
     active.send_head(down, Some(chain), false);
@@ -256,7 +256,7 @@ fn ended(active: &mut ActiveStream, pumped: Pumped, down: &mut Io, up: &mut Io) 
             info.details = Some(Cow::Borrowed("downstream_remote_disconnect"));
         }
         End::Clean => {
-            let now = info.start.elapsed();
+            let now = clock::since(info.start);
             info.timing.request_received.get_or_insert(now);
             info.timing.last_downstream_sent = Some(now);
         }

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::clock;
 use super::exchange::Exchanged;
 use super::queue::WriteQueue;
 use super::tunnel::Tunnel;
@@ -226,7 +227,12 @@ impl AsyncRead for Io {
         if let Io::Exchanged(e) = &mut *self {
             return e.poll_read(cx, buf);
         }
-        delegate!(self, io => Pin::new(io).poll_read(cx, buf), tunnel t => t.poll_read(cx, buf))
+        let socket = matches!(*self, Io::Tcp(_) | Io::Unix(_));
+        let read = delegate!(self, io => Pin::new(io).poll_read(cx, buf), tunnel t => t.poll_read(cx, buf));
+        if socket && read.is_ready() {
+            clock::look();
+        }
+        read
     }
 }
 

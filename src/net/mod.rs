@@ -1,6 +1,7 @@
 //! Sockets and streams of bytes, and the timers that watch over them.
 
 pub mod alarm;
+pub mod clock;
 pub mod exchange;
 pub mod io;
 pub mod pump;

@@ -5,7 +5,7 @@ pub mod compile;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -80,8 +80,6 @@ pub struct TcpStats {
 /// How many new connections that take no tunnel a tunnel may meet; those that have ended or said goodbye unnoticed do not count.
 const STALE_LIMIT: u32 = 3;
 
-static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
-
 /// What is known of a proxied connection; counted and logged when it is dropped.
 struct Session {
     proxy: Arc<TcpProxy>,
@@ -95,9 +93,8 @@ struct Session {
 }
 
 impl Session {
-    fn new(proxy: &Arc<TcpProxy>, connection: Arc<Connection>) -> Session {
-        let info =
-            StreamInfo::of_connection(connection, NEXT_STREAM.fetch_add(1, Relaxed), Instant::now(), SystemTime::now());
+    fn new(worker: &Worker, proxy: &Arc<TcpProxy>, connection: Arc<Connection>) -> Session {
+        let info = StreamInfo::of_connection(connection, worker.next_stream(), Instant::now(), SystemTime::now());
         proxy.stats.downstream_cx_total.inc();
         Session { proxy: proxy.clone(), info, _upstream: None, _lease: None, active: None, bytes: None }
     }
@@ -162,7 +159,7 @@ pub async fn serve(
     early: Bytes,
     connection: Arc<Connection>,
 ) -> Served {
-    let mut session = Session::new(proxy, connection);
+    let mut session = Session::new(worker, proxy, connection);
     let upstream = tokio::select! {
         biased;
         opened = open(worker, &mut session) => opened,
@@ -259,7 +256,7 @@ pub async fn open_fused(
     proxy: &Arc<TcpProxy>,
     connection: Arc<Connection>,
 ) -> Result<(Io, Box<dyn std::any::Any>), ()> {
-    let mut session = Session::new(proxy, connection);
+    let mut session = Session::new(worker, proxy, connection);
     let io = open(worker, &mut session).await?;
     Ok((io, Box::new(session)))
 }

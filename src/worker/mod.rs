@@ -20,6 +20,7 @@ use crate::cluster::{Cluster, ClusterTable, Host, Origin, OriginalDst, balance, 
 use crate::lifecycle::Drain;
 use crate::listener::drain::Watchers;
 use crate::listener::{Handover, ListenSocket, Listeners};
+use crate::net::clock;
 use crate::observe::stats::Store;
 
 /// How often pools are looked through for connections that their peers have closed or that are idle too long.
@@ -71,6 +72,31 @@ pub enum Command {
 /// A host that was made on demand, and what says when it drains.
 type OnDemand = (Arc<Host>, Arc<Origin>);
 
+/// Hashes keys that are numbers of our own, or keyed hashes: nobody outside can choose them, so mixing is enough.
+type Mixed = std::hash::BuildHasherDefault<Mixer>;
+
+/// One multiplication for each number (Fibonacci hashing), with the high bits folded down.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl std::hash::Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64((*b).into()));
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0.rotate_left(23) ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write_u8(&mut self, n: u8) {
+        self.write_u64(n.into());
+    }
+}
+
 /// A worker, on its own thread.
 pub struct Worker {
     /// Its number.
@@ -79,13 +105,14 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// How many connections and tunnelled streams it serves.
     pub load: Arc<AtomicUsize>,
-    pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
-    balance: RefCell<HashMap<u64, (Weak<Cluster>, BalanceState)>>,
+    pools: RefCell<HashMap<PoolKey, Rc<Pool>, Mixed>>,
+    balance: RefCell<HashMap<u64, (Weak<Cluster>, BalanceState), Mixed>>,
     /// Hosts of `ORIGINAL_DST` clusters, by origin and address, kept while a pool uses them.
     original: RefCell<HashMap<(u64, SocketAddr), OnDemand>>,
     /// [`changes`] of clusters when they were last looked through.
     seen: Cell<u64>,
     random: Cell<u64>,
+    streams: Cell<u64>,
     /// Tells accept loops to look whether their sockets are closed.
     pub stop_listening: tokio::sync::Notify,
     /// Tells HTTP/1 connections that wait for a request to end.
@@ -107,6 +134,8 @@ impl Worker {
             original: RefCell::default(),
             seen: Cell::new(0),
             random: Cell::new(seed | 1),
+            // Workers count apart: a counter of all would be written to by all.
+            streams: Cell::new((index as u64) << 48),
             stop_listening: tokio::sync::Notify::new(),
             close_idle_clients: tokio::sync::Notify::new(),
             watchers: Watchers::default(),
@@ -126,6 +155,13 @@ impl Worker {
         x ^= x >> 27;
         self.random.set(x);
         x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A number that no other stream of the process has.
+    pub fn next_stream(&self) -> u64 {
+        let n = self.streams.get().wrapping_add(1);
+        self.streams.set(n);
+        n
     }
 
     /// Chooses a host of a cluster.
@@ -227,7 +263,7 @@ pub fn start(shared: &Arc<Shared>, count: usize) -> std::io::Result<Vec<std::thr
         .map(|(index, (receiver, load))| {
             let shared = shared.clone();
             std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
-                let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                let runtime = match runtime() {
                     Ok(r) => r,
                     Err(e) => {
                         tracing::error!("worker {index}: {e}");
@@ -240,6 +276,12 @@ pub fn start(shared: &Arc<Shared>, count: usize) -> std::io::Result<Vec<std::thr
             })
         })
         .collect()
+}
+
+/// A runtime for this thread alone, which keeps the time while it does not wait.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    clock::keep();
+    tokio::runtime::Builder::new_current_thread().enable_all().on_thread_park(clock::forget).build()
 }
 
 async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {

@@ -26,3 +26,4 @@ pub use framing::Framing;
 pub use head::{ScanState, SpelledNames};
 pub use request::{ParsedRequest, RequestLimits, Underscores, parse_request};
 pub use response::{ParsedResponse, ResponseLimits, parse_response};
+pub use target::is_authority;

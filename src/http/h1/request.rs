@@ -10,6 +10,7 @@ use super::head::{Hop, Lines, ScanState, SpelledNames, content_length, parse_nam
 use super::hop::{keep_te_trailers, remove_nominated, take_upgrade};
 use super::name::is_token_byte;
 use super::target::{Target, is_authority, parse_target};
+use crate::http::spare::header_map;
 
 /// `HttpConnectionManager.common_http_protocol_options` and `http_protocol_options`, as far as they concern the codec.
 #[derive(Clone, Debug)]
@@ -226,7 +227,7 @@ struct ReadHeaders {
 
 fn read_headers(lines: &mut Lines<'_>, line_count: usize, limits: &RequestLimits) -> Result<ReadHeaders, H1Error> {
     // Room for what the connection manager and the router add; a hostile head does not get to reserve much.
-    let mut headers = HeaderMap::with_capacity(line_count.saturating_add(8).min(128));
+    let mut headers = header_map(line_count.saturating_add(8));
     let mut hop = Hop::default();
     let mut host = None;
     let mut spelling = limits.preserve_case.then(SpelledNames::default);

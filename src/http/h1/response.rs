@@ -7,6 +7,7 @@ use waypost_filters::head::{Protocol, ResponseHead};
 use super::body::BodyKind;
 use super::error::H1Error;
 use super::head::{Hop, Lines, ScanState, SpelledNames, content_length, parse_name};
+use crate::http::spare::header_map;
 
 /// `HttpProtocolOptions` of a cluster, as far as they concern the codec.
 #[derive(Clone, Debug)]
@@ -77,7 +78,7 @@ fn parse_head(
     let (status, protocol) = parse_status_line(lines.next_line().unwrap_or_default())?;
 
     // Room for what the connection manager adds; a hostile head does not get to reserve much.
-    let mut headers = HeaderMap::with_capacity(line_count.saturating_add(4).min(128));
+    let mut headers = header_map(line_count.saturating_add(4));
     let mut hop = Hop::default();
     let mut spelling = limits.preserve_case.then(SpelledNames::default);
     let mut count: usize = 0;

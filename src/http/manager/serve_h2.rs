@@ -14,7 +14,7 @@ use crate::http::h2_request::{self, Refusal};
 use crate::http::stream::{self, Received};
 use crate::http::watch::{MANY_RESETS, Refused, Watch, Watched};
 use crate::http::wire;
-use crate::net::{Alarm, Io};
+use crate::net::{Alarm, Io, clock};
 
 /// How far the end of a connection is. As in Envoy it is announced first, and `drain_timeout` later the last stream is named: what a client
 /// that hears the first opens in between is served.
@@ -274,7 +274,7 @@ struct StreamEnd(Rc<HttpConnection>);
 impl Drop for StreamEnd {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get().saturating_sub(1));
-        self.0.last_active.set(Instant::now());
+        self.0.last_active.set(clock::now());
         if self.0.active.get() == 0 {
             // The loop may have to begin counting idle time.
             self.0.changed.notify_one();

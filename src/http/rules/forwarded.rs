@@ -25,10 +25,10 @@ pub struct Client {
     pub edge: bool,
 }
 
-/// Finds the client and writes what the next hop is to know of it.
-pub fn apply(headers: &mut HeaderMap, options: &ClientAddress, connection: &Connection) -> Client {
+/// Finds the client and writes what the next hop is to know of it. `said` says whether any of the headers is there.
+pub fn apply(headers: &mut HeaderMap, options: &ClientAddress, connection: &Connection, said: bool) -> Client {
     let (address, trusted) = if options.use_remote_address {
-        let forwarded = headers.get(X_FORWARDED_FOR);
+        let forwarded = if said { headers.get(X_FORWARDED_FOR) } else { None };
         // A request that came through others is never internal, whatever they say.
         let direct = forwarded.is_none();
         // The peer is the last hop, which is not in the header: of n trusted hops, n-1 are.
@@ -41,13 +41,14 @@ pub fn apply(headers: &mut HeaderMap, options: &ClientAddress, connection: &Conn
         }
         (address, direct)
     } else {
-        match headers.get(X_FORWARDED_FOR).and_then(|v| last_address(v.as_bytes(), options.trusted_hops)) {
+        let forwarded = if said { headers.get(X_FORWARDED_FOR) } else { None };
+        match forwarded.and_then(|v| last_address(v.as_bytes(), options.trusted_hops)) {
             Some((address, only)) => (Some(address), only),
             None => (None, false),
         }
     };
     // Without trusted hops nothing that an edge client says of itself is kept.
-    let keep = !options.use_remote_address || options.trusted_hops > 0;
+    let keep = said && (!options.use_remote_address || options.trusted_hops > 0);
     if !(keep && headers.contains_key(X_FORWARDED_PROTO)) {
         headers.insert(X_FORWARDED_PROTO, own_proto(connection));
     }

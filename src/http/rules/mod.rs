@@ -11,7 +11,26 @@ mod tests;
 pub mod timeouts;
 pub mod xfcc;
 
+use std::cell::RefCell;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// A number as a header's value: small ones and the one that was last asked for, such as a route's timeout, without allocating.
+fn number(n: u64) -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static("0"))) };
+    }
+    const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    match usize::try_from(n).ok().and_then(|n| DIGITS.get(n)) {
+        Some(digit) => HeaderValue::from_static(digit),
+        None => LAST.with_borrow_mut(|(last, value)| {
+            if *last != n {
+                (*last, *value) = (n, HeaderValue::from(n));
+            }
+            value.clone()
+        }),
+    }
+}
 
 /// Appends to the value of a header; several lines of it become one, as Envoy joins them when it reads them.
 fn append(headers: &mut HeaderMap, name: HeaderName, separator: &str, value: &HeaderValue) {

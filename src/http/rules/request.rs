@@ -13,6 +13,7 @@ use super::path::{self, PathAction};
 use super::request_id::{self, X_REQUEST_ID};
 use super::{append, join, xfcc};
 use crate::http::config::{HostOptions, HttpConnectionManager, StripPort};
+use crate::http::h1;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -57,6 +58,7 @@ struct Seen {
     referer: bool,
     expect: bool,
     envoy: bool,
+    forwarded: bool,
     repeated: bool,
 }
 
@@ -85,8 +87,8 @@ pub fn mutate_request(
             join(&mut head.headers, &name);
         }
     }
-    let client = forwarded::apply(&mut head.headers, &hcm.client, &connection);
-    set_scheme(hcm, head, stream.info.protocol, &connection);
+    let client = forwarded::apply(&mut head.headers, &hcm.client, &connection, seen.forwarded);
+    set_scheme(hcm, head, stream.info.protocol, &connection, &seen);
     let remote = client.address.unwrap_or_else(|| connection.remote.clone());
     if client.internal {
         head.headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
@@ -108,7 +110,9 @@ pub fn mutate_request(
     }
     stream.info.remote = remote;
     request_id::set(&mut head.headers, &hcm.request_id, client.edge);
-    xfcc::apply(&mut head.headers, &hcm.xfcc, connection.tls.as_deref());
+    if seen.forwarded || connection.tls.is_some() {
+        xfcc::apply(&mut head.headers, &hcm.xfcc, connection.tls.as_deref());
+    }
     if let Some(sampling) = &hcm.tracing {
         request_id::sample(&mut head.headers, &hcm.request_id, sampling);
     }
@@ -118,10 +122,7 @@ pub fn mutate_request(
 
 /// Whether bytes can be an authority: the characters of RFC 3986, but not `@` on HTTP/2 (RFC 9113 8.3.1 forbids user information).
 pub fn is_authority(value: &[u8], protocol: Option<Protocol>) -> bool {
-    value.iter().all(|&b| match b {
-        b'@' => protocol != Some(Protocol::Http2),
-        _ => b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&b),
-    })
+    h1::is_authority(value) && (protocol != Some(Protocol::Http2) || memchr::memchr(b'@', value).is_none())
 }
 
 fn check_host(head: &RequestHead, protocol: Option<Protocol>) -> Result<(), Box<LocalReply>> {
@@ -232,7 +233,10 @@ fn look(head: &RequestHead) -> Seen {
             "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "transfer-encoding" => {
                 seen.hop_by_hop = true
             }
-            name => seen.envoy |= name.starts_with("x-envoy-"),
+            name => {
+                seen.envoy |= name.starts_with("x-envoy-");
+                seen.forwarded |= name.starts_with("x-forwarded-");
+            }
         }
     }
     seen
@@ -304,11 +308,12 @@ fn set_scheme(
     head: &mut RequestHead,
     protocol: Option<Protocol>,
     connection: &Connection,
+    seen: &Seen,
 ) {
     if let Some(scheme) = hcm.scheme_to_overwrite {
         head.scheme = scheme;
         head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
-    } else if protocol != Some(Protocol::Http2) && head.scheme == forwarded::own_scheme(connection) {
+    } else if seen.forwarded && protocol != Some(Protocol::Http2) && head.scheme == forwarded::own_scheme(connection) {
         // The codec's default; a request in absolute form that names the other scheme keeps it.
         let forwarded = head.headers.get(X_FORWARDED_PROTO).and_then(|v| forwarded::scheme_of(v.as_bytes()));
         head.scheme = forwarded.unwrap_or(head.scheme);

@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use time::OffsetDateTime;
 use waypost_filters::stream::HttpStream;
 
-use super::append;
 use super::request_id::X_REQUEST_ID;
+use super::{append, number};
 use crate::http::config::{HttpConnectionManager, ServerMode};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -34,7 +34,7 @@ pub fn mutate_response(hcm: &HttpConnectionManager, stream: &mut HttpStream, now
         headers.insert(header::SERVER, hcm.server.name.clone());
     }
     let request = &stream.request.headers;
-    if (hcm.request_id.always_in_response || request.contains_key(X_ENVOY_FORCE_TRACE))
+    if (hcm.request_id.always_in_response || request.keys().any(|name| *name == X_ENVOY_FORCE_TRACE))
         && let Some(id) = request.get(X_REQUEST_ID)
     {
         headers.insert(X_REQUEST_ID, id.clone());
@@ -47,7 +47,7 @@ pub fn mutate_response(hcm: &HttpConnectionManager, stream: &mut HttpStream, now
 /// Says how long the upstream took, from the end of the request to the head of the response; not with `suppress_envoy_headers`.
 pub fn set_upstream_service_time(headers: &mut HeaderMap, took: Duration) {
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, HeaderValue::from(millis));
+    headers.insert(X_ENVOY_UPSTREAM_SERVICE_TIME, number(millis));
 }
 
 /// Headers about the connection go no further; those that `connection` names do, as in Envoy.

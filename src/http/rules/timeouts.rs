@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::number;
+
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS: HeaderName =
@@ -74,13 +76,16 @@ pub fn request_timeouts(headers: &mut HeaderMap, route: &RouteTimeouts, with: Ci
     // Before the grpc-timeout that this reads is rewritten.
     let max_stream_duration = stream_duration(headers, route, with);
     let mut global = if route.uses_stream_duration { Duration::ZERO } else { route_timeout(headers, route, with.grpc) };
-    if let Some(expected) = headers.get(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS).filter(|_| with.respect_expected) {
+    // Few clients wish for anything: one look over the names costs less than three searches.
+    let wishes = headers.keys().any(|name| name.as_str().starts_with("x-envoy-"));
+    let expected = if wishes && with.respect_expected { headers.get(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS) } else { None };
+    if let Some(expected) = expected {
         global = millis(expected).unwrap_or(global);
-    } else if let Some(wish) = headers.remove(X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS) {
+    } else if wishes && let Some(wish) = headers.remove(X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS) {
         global = millis(&wish).unwrap_or(global);
     }
     let mut per_try = route.per_try;
-    if let Some(wish) = headers.remove(X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS) {
+    if wishes && let Some(wish) = headers.remove(X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS) {
         per_try = millis(&wish).unwrap_or(per_try);
     }
     if per_try >= global && !global.is_zero() {
@@ -116,7 +121,7 @@ pub fn expect(
     }
     let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
     if !with.suppress_headers {
-        headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, HeaderValue::from(millis));
+        headers.insert(X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, number(millis));
     }
     if with.grpc && !route.uses_stream_duration && route.max_grpc_timeout.is_some() {
         headers.insert(GRPC_TIMEOUT, grpc_timeout_value(millis));
@@ -134,7 +139,8 @@ fn route_timeout(headers: &HeaderMap, route: &RouteTimeouts, grpc: bool) -> Dura
 
 fn stream_duration(headers: &HeaderMap, route: &RouteTimeouts, with: Circumstances) -> Option<Duration> {
     let some = |d: Duration| Some(d).filter(|d| !d.is_zero());
-    let (Some(mut timeout), Some(max)) = (grpc_timeout(headers), route.grpc_timeout_header_max) else {
+    let limited = route.grpc_timeout_header_max.and_then(|max| Some((grpc_timeout(headers)?, max)));
+    let Some((mut timeout, max)) = limited else {
         return route.max_stream_duration.map_or(with.max_stream_duration, some);
     };
     if timeout > max && !max.is_zero() {

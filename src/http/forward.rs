@@ -377,12 +377,12 @@ async fn respond(
     if active.keeps_headers() {
         active.http.info.upstream_wire.headers_received = wire::response_head(head.status, &head.headers);
     }
-    let sent_at = active.http.info.timing.first_upstream_sent.unwrap_or_default();
-    cluster.stats.upstream_rq_time.record(received.saturating_sub(sent_at).as_millis() as u64);
+    let took = received.saturating_sub(active.http.info.timing.first_upstream_sent.unwrap_or_default());
+    cluster.stats.upstream_rq_time.record(took.as_millis() as u64);
     // It counts from the end of the request, which an upgrade does not have.
     let upgrading = active.http.request.upgrade.is_some() || active.http.request.is_connect();
     if !chain.router.suppress_envoy_headers && moved.request_ended && !upgrading {
-        set_upstream_service_time(&mut head.headers, received.saturating_sub(sent_at));
+        set_upstream_service_time(&mut head.headers, took);
     }
     let requested = active.http.request.upgrade.is_some() || active.http.request.is_connect();
     let upgraded = requested && (upgrade || (matches!(up, Upstream::H2(_)) && head.status.is_success()));
@@ -422,14 +422,15 @@ async fn respond(
     active.note_request(moved.request, &timers);
     active.http.info.bytes_sent = moved.response;
     active.http.response_trailers = moved.trailers.take();
-    active.http.info.timing.last_upstream_received = Some(clock::since(active.http.info.start));
+    let over = Some(clock::since(active.http.info.start));
+    active.http.info.timing.last_upstream_received = over;
     active.note_wire(&down);
     note_upstream_wire(active, &up);
     match ended {
         Ok(()) => {
             down.leave_alarm(std::mem::take(&mut timers.alarm));
             // A response that is complete before its request ends the request: dropping the stream says that nobody waits for the rest.
-            active.http.info.timing.last_downstream_sent = Some(clock::since(active.http.info.start));
+            active.http.info.timing.last_downstream_sent = over;
             if requested {
                 // What a host makes of a connection after an upgrade it has refused is its own affair: nobody else's request goes there.
                 up.cancel();

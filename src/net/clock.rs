@@ -49,18 +49,17 @@ pub fn since(start: Instant) -> Duration {
     now().saturating_duration_since(start)
 }
 
-/// A moment of the last tenth of a second, on the wall clock.
+/// A moment that is past, on the wall clock; exact to what the clocks drift apart in a tenth of a second.
 pub fn wall(at: Instant) -> SystemTime {
-    let kept = PAIR.get().filter(|(then, _)| at.checked_duration_since(*then).is_some_and(|d| d < PAIR_LIFE));
-    let (then, time) = kept.unwrap_or_else(|| {
-        let pair = (Instant::now(), SystemTime::now());
-        PAIR.set(Some(pair));
-        pair
-    });
-    match at.checked_duration_since(then) {
-        Some(later) => time + later,
-        None => time - then.saturating_duration_since(at),
+    if let Some((then, time)) = PAIR.get()
+        && let Some(later) = at.checked_duration_since(then)
+        && later < PAIR_LIFE
+    {
+        return time + later;
     }
+    let (then, time) = (Instant::now(), SystemTime::now());
+    PAIR.set(Some((then, time)));
+    time - then.saturating_duration_since(at)
 }
 
 #[cfg(test)]

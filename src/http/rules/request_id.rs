@@ -105,14 +105,17 @@ fn set_reason(headers: &mut HeaderMap, options: &RequestId, reason: TraceReason)
 
 /// A new id.
 fn generate() -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
+    // Where each byte's two digits stand.
+    const AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
     let (high, low) = (random(), random());
     // RFC 9562: version 4 in the 7th byte, variant 10 in the 9th.
     let bits = (u128::from(high & !0xf000 | 0x4000) << 64) | u128::from(low & (u64::MAX >> 2) | 1 << 63);
     let mut text = [b'-'; UUID_LEN];
-    let digits = text.iter_mut().enumerate().filter(|(i, _)| !matches!(i, 8 | 13 | 18 | 23)).map(|(_, b)| b);
-    for (i, b) in digits.enumerate() {
-        *b = HEX.get((bits >> (124 - 4 * i)) as usize & 15).copied().unwrap_or(b'0');
+    for (byte, at) in bits.to_be_bytes().into_iter().zip(AT) {
+        if let Some([first, second]) = text.get_mut(at..at + 2) {
+            (*first, *second) = (digit(byte >> 4), digit(byte & 15));
+        }
     }
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("00000000-0000-4000-8000-000000000000"))
 }

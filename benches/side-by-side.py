@@ -11,11 +11,13 @@ Envoy, ...), so that a machine growing slower favours neither; every figure is t
   h2      HTTP/2 to HTTP/2, 4 connections of 16 streams, by h2load
   tls     TLS with HTTP/1.1 to HTTP/1.1, 64 connections, by wrk
   hbone   what istiod pushed to a waypoint (waypoint-basic), made static: HBONE in, HTTP policy, HBONE out; 2 connections of 64 streams and 1 of 1,
-          by `TOOLS hbone load`. Without the recordings in --shared, configs/waypoint.yaml, which is of the same make.
+          and 1 of 1 with load and sink on the proxy's core, where nobody has to be woken from sleep; by `TOOLS hbone load`. Without the recordings in --shared, configs/waypoint.yaml, which is of the same make.
 
---quick is one round of one second, for CI: figures are printed, not written, and any failed request fails it. TOOLS is the binary with `sink` and
+Beside them run a relay that reads nothing, and nginx and HAProxy where they are installed (benches/beside.py): what any proxy costs here.
+
+--quick is one round of one second of the two, for CI: figures are printed, not written, and any failed request fails it. TOOLS is the binary with `sink` and
 `hbone load` (Waypost itself unless given). wrk and h2load are Debian's wrk and nghttp2-client; oha comes by
-`cargo install oha --locked` and is left out where it is missing."""
+`cargo install oha --locked --no-default-features --features rustls` and is left out where it is missing."""
 import argparse
 import collections
 import datetime
@@ -30,6 +32,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
+import beside
 import rig
 
 # Where the tunnels of waypoint-basic go. A CONNECT authority is VIP:port; the recorded chains behind them, tried in Envoy 1.40:
@@ -52,14 +55,16 @@ HBONE_VIP, HBONE_PEER = "127.2.0.21:9080", "127.1.0.1:15008"
 FALLBACK_VIP, FALLBACK_PEER = "127.2.0.10:80", "127.1.0.10:15008"
 
 PROXY_CPU, LOAD_CPU = 0, 1
+SEVERAL = os.cpu_count() > 1
 FIGURES = [("CPU µs/request", "cpu", 1), ("user", "user", 1), ("system", "system", 1), ("requests/s", "rps", 0), ("p50 ms", "p50", 2), ("p99 ms", "p99", 2), ("RSS MiB", "rss", 1)]
 
 Load = collections.namedtuple("Load", "requests errors rps p50 p99")  # latencies in milliseconds
-Case = collections.namedtuple("Case", "key title config peers command parse")
+# relay: from which address to which the bytes may go unread; core: where load and sink run.
+Case = collections.namedtuple("Case", "key title config peers command parse relay core")
 
 
-def run(command):
-    pin = ["taskset", "-c", str(LOAD_CPU)] if shutil.which("taskset") and os.cpu_count() > 1 else []
+def run(command, core=LOAD_CPU):
+    pin = ["taskset", "-c", str(core)] if shutil.which("taskset") and os.cpu_count() > 1 else []
     r = subprocess.run(pin + [str(c) for c in command], capture_output=True, text=True, timeout=120)
     if r.returncode:
         sys.exit(f"{command[0]} failed ({r.returncode}): {r.stderr.strip() or r.stdout.strip()}")
@@ -143,27 +148,27 @@ def cases(only, tools, shared, work, certs):
             title = {"h1": f"HTTP/1.1, 64 connections ({program})", "h2": "HTTP/2, 4 × 16 streams (h2load)", "tls": "TLS, HTTP/1.1, 64 connections (wrk)"}[what]
             url = f"http{'s' if what == 'tls' else ''}://127.0.0.1:{port}/"
             command, parse = {"wrk": (wrk, read_wrk), "oha": (oha, read_oha), "h2load": (h2load, read_h2load)}[program]
-            yield Case(f"{what}-{program}", title, plain, sink, command(url), parse)
+            yield Case(f"{what}-{program}", title, plain, sink, command(url), parse, (f"127.0.0.1:{port}", "127.0.0.1:10080") if what != "tls" else None, LOAD_CPU)
     if "hbone" in only:
         config, vip, peer, name = waypoint_file(shared, work, certs)
-        for connections, streams in ((2, 64), (1, 1)):
-            yield Case(f"hbone-{connections}x{streams}", f"HBONE, {connections} × {streams} streams ({name})", config, {"hbone": [peer], "certs": certs},
-                       hbone(tools, certs, vip, connections, streams), read_hbone)
+        for connections, streams, core in ((2, 64, LOAD_CPU), (1, 1, LOAD_CPU), (1, 1, PROXY_CPU)):
+            one = ", all on one core" if core == PROXY_CPU else ""
+            yield Case(f"hbone-{connections}x{streams}{'-one' if one else ''}", f"HBONE, {connections} × {streams} streams{one} ({name})", config, {"hbone": [peer], "certs": certs},
+                       hbone(tools, certs, vip, connections, streams), read_hbone, ("127.0.0.1:15008", peer), core)
 
 
-def measure(binary, case, seconds, warm, tools, work):
+def measure(start, case, seconds, warm, tools, work):
     """One proxy, one load: the figures of FIGURES by key, and the number of failed requests."""
-    log, several = work / "load.log", os.cpu_count() > 1
-    with rig.Sink(tools, work / "sink.log", cpu=LOAD_CPU if several else None, **case.peers), \
-            rig.Proxy(binary, case.config, work, work / "proxy.log", cpu=PROXY_CPU if several else None) as proxy:
-        run(case.command(warm, log))
+    log = work / "load.log"
+    with rig.Sink(tools, work / "sink.log", cpu=case.core if SEVERAL else None, **case.peers), start as proxy:
+        run(case.command(warm, log), case.core)
         before, kinds = proxy.run_us(), proxy.cpu_us()
         log.unlink(missing_ok=True)
-        load = case.parse(run(case.command(seconds, log)), log)
+        load = case.parse(run(case.command(seconds, log), case.core), log)
         after, kinds_after = proxy.run_us(), proxy.cpu_us()
         proxy.alive()
         if not load.requests:
-            sys.exit(f"{case.title}: not one request succeeded in {binary}; its log ends\n{proxy.tail()}")
+            sys.exit(f"{case.title}: not one request succeeded in {proxy.command[0]}; its log ends\n{proxy.tail()}")
         user, system = (b - a for a, b in zip(kinds, kinds_after))
         cpu = after - before or user + system
         share = user / (user + system) if user + system else 0
@@ -171,17 +176,18 @@ def measure(binary, case, seconds, warm, tools, work):
         return {"cpu": cpu / n, "user": cpu * share / n, "system": cpu * (1 - share) / n, "rps": load.rps, "p50": load.p50, "p99": load.p99, "rss": proxy.rss_kib() / 1024}, load.errors
 
 
-def table(results, proxies):
-    """results: {title: {proxy: [figures per round]}} as Markdown lines."""
+def table(results):
+    """results: {title: {proxy: [figures per round]}} as Markdown lines; what is compared with Envoy comes after it."""
     lines = ["| | proxy | " + " | ".join(t for t, _, _ in FIGURES) + " |", "|---|---|" + "---:|" * len(FIGURES)]
     for title, by_proxy in results.items():
-        for name in proxies:
+        first, *rest = by_proxy
+        for name in by_proxy:
             row = [f"{statistics.median(r[k] for r in by_proxy[name]):.{digits}f}" for _, k, digits in FIGURES]
-            lines.append(f"| {title if name == proxies[0] else ''} | {name} | " + " | ".join(row) + " |")
-        if len(proxies) == 2:
-            pairs = list(zip(*(by_proxy[n] for n in proxies)))
+            lines.append(f"| {title if name == first else ''} | {name} | " + " | ".join(row) + " |")
+        for name in rest if first == "Envoy" else ():
+            pairs = list(zip(by_proxy[first], by_proxy[name]))
             row = [f"{statistics.median(w[k] / e[k] for e, w in pairs if e[k]):.2f}" if any(e[k] for e, _ in pairs) else "-" for _, k, _ in FIGURES]
-            lines.append("| | Waypost / Envoy | " + " | ".join(f"**{c}**" if i == 0 else c for i, c in enumerate(row)) + " |")
+            lines.append(f"| | {name} / Envoy | " + " | ".join(f"**{c}**" if i == 0 else c for i, c in enumerate(row)) + " |")
     return lines
 
 
@@ -214,10 +220,14 @@ def main():
         work = pathlib.Path(d)
         certs = rig.certificates(work)
         for case in cases(only, tools, a.shared.resolve(), work, certs):
-            results[case.title] = {n: [] for n in binaries}
+            cpu = PROXY_CPU if SEVERAL else None
+            starts = {n: rig.Proxy(b, case.config, work, work / "proxy.log", cpu=cpu) for n, b in binaries.items()}
+            if not a.quick:
+                starts |= beside.contestants(case, binaries.get("Waypost"), work, cpu)
+            results[case.title] = {n: [] for n in starts}
             for i in range(rounds):
-                for name in list(binaries) if i % 2 == 0 else reversed(binaries):
-                    figures, errors = measure(binaries[name], case, seconds, warm, tools, work)
+                for name in list(starts) if i % 2 == 0 else reversed(starts):
+                    figures, errors = measure(starts[name], case, seconds, warm, tools, work)
                     results[case.title][name].append(figures)
                     failed += errors
                     print(f"{case.key:14} round {i + 1} {name:8} " + "  ".join(f"{k} {figures[k]:.{digits}f}" for _, k, digits in FIGURES) + (f"  ERRORS {errors}" if errors else ""), flush=True)
@@ -228,7 +238,7 @@ def main():
         "# Waypost beside Envoy", "",
         "Both run the same file with one worker on core 0; load and sink share core 1. CPU is the whole process, user and system. "
         f"Medians of {rounds} rounds of {seconds} s after {warm} s of warm-up, order swapped each round; how: the head of `benches/side-by-side.py`.", "",
-        *table(results, list(binaries)), "",
+        *table(results), "",
         f"Machine: {rig.machine()}.", "",
         f"Versions: {'; '.join(f'{n} {v}' for n, v in zip(binaries, versions))}.", "",
         f"Date: {datetime.date.today()}. Command: `{command}`.", *([] if not failed else ["", f"Failed requests: {failed}."]),

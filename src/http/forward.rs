@@ -36,7 +36,8 @@ pub async fn forward(
     to: &Forward,
     random: u64,
 ) {
-    let hcm = active.connection.hcm.clone();
+    let connection = active.connection.clone();
+    let hcm = &connection.hcm;
     let Some(pick) = route.pick_cluster(&active.http.request, random) else { return };
     let Some(cluster) = pick.slot.current.load_full() else {
         hcm.stats.no_cluster.inc();
@@ -58,7 +59,7 @@ pub async fn forward(
     if moved.request_ended {
         timers.request_ended();
     }
-    let worker = active.connection.worker.clone();
+    let worker = &connection.worker;
     let sharing = if cluster.shares {
         Sharing::of(&active.http.info.connection, Some(&active.http.info.filter_state))
     } else {
@@ -73,7 +74,7 @@ pub async fn forward(
     loop {
         let avoid: &[u64] = if to.retry.as_ref().is_some_and(|r| r.previous_hosts) { &tried } else { &[] };
         let headers = Some(&active.http.request.headers);
-        let Some(host) = choose_host(&worker, &cluster, &active.http.info, headers, avoid) else {
+        let Some(host) = choose_host(worker, &cluster, &active.http.info, headers, avoid) else {
             cluster.stats.upstream_cx_none_healthy.inc();
             active.http.info.upstream.attempts = active.http.info.upstream.attempts.max(1);
             let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
@@ -110,7 +111,7 @@ pub async fn forward(
         let ended = moved.request_ended && !upgrading;
         timers.begin_attempt(moved.request_ended);
         let opened = {
-            let opening = open(&worker, &cluster, &host, &sharing, &active.http.request, &active.http.info, ended);
+            let opening = open(worker, &cluster, &host, &sharing, &active.http.request, &active.http.info, ended);
             exchange::guard(&mut down, &mut timers, opening).await
         };
         let failure = match opened {
@@ -274,7 +275,7 @@ fn prepare(
     cluster: &Cluster,
 ) {
     let suppress = chain.router.suppress_envoy_headers;
-    let hcm = active.connection.hcm.clone();
+    let hcm = &active.connection.hcm;
     let retry = to.retry.as_deref();
     let of_route = RouteTimeouts {
         timeout: to.timeout.unwrap_or_default(),

@@ -473,7 +473,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
     let Received { head, protocol, header_bytes } = received;
     let mut active = ActiveStream::new(connection, head, Some(protocol), true);
     active.http.info.downstream_wire.headers_received = header_bytes as u64;
-    let hcm = connection.hcm.clone();
+    let hcm = &connection.hcm;
     let timeouts = &hcm.timeouts;
     let start = active.http.info.start;
     let mut timers = Timers {
@@ -495,7 +495,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
     // One table for the whole request, whatever RDS does meanwhile, unless it has to wait for one.
     let mut table = hcm.routes.load(&active.http.request);
     let internal_only = table.get().map_or(&[][..], |t| &t.internal_only_headers);
-    if let Err(reply) = mutate_request(&hcm, internal_only, &mut active.http) {
+    if let Err(reply) = mutate_request(hcm, internal_only, &mut active.http) {
         return active.reply(&mut down, None, *reply, None).await;
     }
     if hcm.routes.scoped() {
@@ -506,7 +506,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
     let mut route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
     note_route(&mut active.http.info, route.as_ref());
     active.decorate(route.as_deref());
-    let Some(mut chain) = chain_of(&active.http, &hcm, route.as_deref()) else {
+    let Some(mut chain) = chain_of(&active.http, hcm, route.as_deref()) else {
         if let Some(Action::Forward(_)) = route.as_ref().map(|r| &r.action)
             && let Some(pick) = route.as_ref().and_then(|r| r.pick_cluster(&active.http.request, random))
             && let Some(cluster) = pick.slot.current.load_full()
@@ -535,7 +535,7 @@ pub async fn run(connection: &Rc<HttpConnection>, received: Received, mut down: 
                         route = table.get().and_then(|t| t.find(&active.http, random)).cloned();
                         note_route(&mut active.http.info, route.as_ref());
                         if route.is_some() {
-                            let Some(whole) = chain_of(&active.http, &hcm, route.as_deref()) else {
+                            let Some(whole) = chain_of(&active.http, hcm, route.as_deref()) else {
                                 hcm.stats.downstream_rq_ws_on_non_ws_route.inc();
                                 let reply = LocalReply::new(StatusCode::FORBIDDEN, "upgrade_failed").closing();
                                 return active.reply(&mut down, Some(&chain), reply, None).await;

@@ -21,9 +21,9 @@ pub fn keep() {
     KEEPS.set(true);
 }
 
-/// Something came in: what is done about it is done now.
-pub fn look() {
-    if KEEPS.get() {
+/// Something came in, or not: what is done about it is done now.
+pub fn look_if(came: bool) {
+    if came && KEEPS.get() {
         NOW.set(Some(Instant::now()));
     }
 }
@@ -76,7 +76,9 @@ mod tests {
         let kept = now();
         pass();
         assert_eq!((now(), since(kept)), (kept, Duration::ZERO));
-        look();
+        look_if(false);
+        assert_eq!(now(), kept);
+        look_if(true);
         assert!(now() > kept);
         let looked = now();
         pass();

@@ -12,10 +12,8 @@ use tokio::net::{TcpStream, UnixStream};
 use super::clock;
 use super::exchange::Exchanged;
 use super::queue::WriteQueue;
+use super::tcp::{self, READ_SIZE};
 use super::tunnel::Tunnel;
-
-/// How much is read from a socket at once: a full TLS record, which is also HTTP/2's usual frame.
-const READ_SIZE: usize = 16 * 1024;
 
 /// How many read buffers a worker keeps for whoever reads next; as many as are in use at one moment of a busy worker.
 const SPARES: usize = 32;
@@ -91,13 +89,23 @@ impl Io {
             }
             return Poll::Ready(Ok(n));
         }
-        if buf.capacity() - buf.len() < 1024 {
-            if buf.is_empty() {
-                *buf = take_spare();
-            }
-            buf.reserve(READ_SIZE);
+        if buf.is_empty() && buf.capacity() == 0 {
+            *buf = take_spare();
         }
-        let read = tokio_util_poll_read(Pin::new(self), cx, buf);
+        let room = buf.capacity() - buf.len();
+        let read = match self {
+            Io::Tcp(tcp) if room < READ_SIZE => {
+                let read = tcp::poll_fill(tcp, cx, buf);
+                clock::look_if(read.is_ready());
+                read
+            }
+            _ => {
+                if room < 1024 {
+                    buf.reserve(READ_SIZE);
+                }
+                tokio_util_poll_read(Pin::new(self), cx, buf)
+            }
+        };
         if read.is_pending() && buf.is_empty() {
             // Who waits holds no buffer.
             keep_spare(std::mem::take(buf));
@@ -161,6 +169,9 @@ impl Io {
 
     /// Whether there is anything to read, or the end, without waiting: an idle pooled connection that says yes is of no more use.
     pub fn is_readable(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Io::Tcp(tcp) = self {
+            return tcp::is_readable(tcp);
+        }
         let mut byte = [0u8; 1];
         let mut buf = ReadBuf::new(&mut byte);
         Pin::new(self).poll_read(cx, &mut buf).is_ready()
@@ -227,17 +238,23 @@ impl AsyncRead for Io {
         if let Io::Exchanged(e) = &mut *self {
             return e.poll_read(cx, buf);
         }
-        let socket = matches!(*self, Io::Tcp(_) | Io::Unix(_));
-        let read = delegate!(self, io => Pin::new(io).poll_read(cx, buf), tunnel t => t.poll_read(cx, buf));
-        if socket && read.is_ready() {
-            clock::look();
+        if let Io::Tcp(tcp) = &*self {
+            let read = tcp::poll_recv(tcp, cx, buf.initialize_unfilled());
+            clock::look_if(read.is_ready());
+            return read.map_ok(|n| buf.advance(n));
         }
+        let socket = matches!(*self, Io::Unix(_));
+        let read = delegate!(self, io => Pin::new(io).poll_read(cx, buf), tunnel t => t.poll_read(cx, buf));
+        clock::look_if(socket && read.is_ready());
         read
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if let Io::Tcp(tcp) = &*self {
+            return tcp::poll_send(tcp, cx, data);
+        }
         delegate!(self, io => Pin::new(io).poll_write(cx, data), tunnel t => {
             let mut data = Bytes::copy_from_slice(data.get(..data.len().min(READ_SIZE)).unwrap_or_default());
             t.poll_send(cx, &mut data)

@@ -7,6 +7,7 @@ pub mod io;
 pub mod pump;
 pub mod queue;
 pub mod socket;
+pub mod tcp;
 pub mod tunnel;
 
 pub use alarm::Alarm;

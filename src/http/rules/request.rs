@@ -70,9 +70,9 @@ pub fn mutate_request(
     internal_only_headers: &[HeaderName],
     stream: &mut HttpStream,
 ) -> Result<(), Box<LocalReply>> {
-    let connection = stream.info.connection.clone();
-    let head = &mut stream.request;
-    check_host(head, stream.info.protocol).and_then(|()| check_path(hcm, head)).map_err(|mut reply| {
+    let (info, head) = (&mut stream.info, &mut stream.request);
+    let connection = &*info.connection;
+    check_host(head, info.protocol).and_then(|()| check_path(hcm, head)).map_err(|mut reply| {
         // `stream_error_on_invalid_http_message`: the head was whole, so the next request can be told from it.
         reply.close &= !hcm.http1.stream_error;
         reply
@@ -87,8 +87,8 @@ pub fn mutate_request(
             join(&mut head.headers, &name);
         }
     }
-    let client = forwarded::apply(&mut head.headers, &hcm.client, &connection, seen.forwarded);
-    set_scheme(hcm, head, stream.info.protocol, &connection, &seen);
+    let client = forwarded::apply(&mut head.headers, &hcm.client, connection, seen.forwarded);
+    set_scheme(hcm, head, info.protocol, connection, &seen);
     let remote = client.address.unwrap_or_else(|| connection.remote.clone());
     if client.internal {
         head.headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
@@ -108,7 +108,7 @@ pub fn mutate_request(
     {
         head.headers.insert(X_ENVOY_EXTERNAL_ADDRESS, value);
     }
-    stream.info.remote = remote;
+    info.remote = remote;
     request_id::set(&mut head.headers, &hcm.request_id, client.edge);
     if seen.forwarded || connection.tls.is_some() {
         xfcc::apply(&mut head.headers, &hcm.xfcc, connection.tls.as_deref());
@@ -116,7 +116,7 @@ pub fn mutate_request(
     if let Some(sampling) = &hcm.tracing {
         request_id::sample(&mut head.headers, &hcm.request_id, sampling);
     }
-    stream.info.request_id = head.headers.get(X_REQUEST_ID).and_then(|v| v.to_str().ok()).map(Arc::from);
+    info.request_id = head.headers.get(X_REQUEST_ID).and_then(|v| v.to_str().ok()).map(Arc::from);
     Ok(())
 }
 

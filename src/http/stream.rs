@@ -641,7 +641,7 @@ pub fn chain_of(
         }
     };
     let chain = chain.load();
-    Some(route.and_then(|r| chain.on_route(&r.filters)).unwrap_or(chain))
+    Some(route.and_then(|r| r.filters.chain(&chain)).unwrap_or(chain))
 }
 
 impl ActiveStream {

@@ -7,13 +7,22 @@ use waypost_xds::any;
 use waypost_xds::envoy::config::route::v3::FilterConfig;
 use waypost_xds::google::protobuf::Any;
 
+use super::chains::RouteChains;
 use crate::config::extension::{self, unknown};
 use crate::config::{ConfigError, warn_once};
+use crate::http::filters::Chain;
 use crate::http::registry::{self, OnRoute};
 
 /// What a route, with its virtual host and route configuration, says about filters; by the filter's name. Most say nothing.
 #[derive(Clone, Debug, Default)]
-pub struct FilterOverrides(Option<Arc<[FilterOverride]>>);
+pub struct FilterOverrides(Option<Arc<Said>>);
+
+/// All that is said, and the chains that come of it.
+#[derive(Debug)]
+struct Said {
+    all: Vec<FilterOverride>,
+    chains: RouteChains,
+}
 
 /// What is said about one filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +68,7 @@ impl FilterOverrides {
     }
 
     fn of(all: Vec<FilterOverride>) -> FilterOverrides {
-        FilterOverrides((!all.is_empty()).then(|| all.into()))
+        FilterOverrides((!all.is_empty()).then(|| Arc::new(Said { all, chains: RouteChains::default() })))
     }
 
     /// These, and those of a less specific level for filters that these say nothing about.
@@ -92,6 +101,11 @@ impl FilterOverrides {
         FilterOverrides::of(all)
     }
 
+    /// The chain of a connection manager as it is to be here; none where it stays as it is.
+    pub fn chain(&self, chain: &Arc<Chain>) -> Option<Arc<Chain>> {
+        self.0.as_ref()?.chains.get(chain, || chain.on_route(self))
+    }
+
     /// Whether nothing is said.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
@@ -104,7 +118,7 @@ impl FilterOverrides {
 
     /// All that is said.
     pub fn iter(&self) -> impl Iterator<Item = &FilterOverride> {
-        self.0.iter().flat_map(|all| all.iter())
+        self.0.iter().flat_map(|said| said.all.iter())
     }
 }
 

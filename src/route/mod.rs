@@ -6,6 +6,7 @@
 #![allow(deprecated, reason = "messages are destructured with all their fields, the deprecated ones too")]
 
 mod action;
+mod chains;
 mod compile;
 pub mod demand;
 mod direct;

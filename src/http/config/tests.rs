@@ -272,7 +272,10 @@ fn routes_switch_guards_off_and_on() {
     .unwrap();
     let said = |filter: &str, config: Any| {
         let overrides = FilterOverrides::compile([(filter.to_owned(), config)].into(), "r").unwrap();
-        (hcm.chain.load().on_route(&overrides).map(|c| c.filters.len()), hcm.chain.load().closed_on(&overrides))
+        let chain = hcm.chain.load();
+        let made = overrides.chain(&chain);
+        assert!(made.as_ref().zip(overrides.chain(&chain)).is_none_or(|(a, b)| Arc::ptr_eq(a, &b)), "made once");
+        (made.map(|c| c.filters.len()), chain.closed_on(&overrides))
     };
     let switch = |disabled| {
         any::pack(&waypost_xds::envoy::config::route::v3::FilterConfig {

@@ -67,7 +67,7 @@ def contestants(case, waypost, work, cpu):
     others = {}
     if waypost and case.relay:
         others["relay"] = rig.Proxy(waypost, relay(work, [("relay", *case.relay)]), work, work / "relay.log", cpu=cpu)
-    if case.key.startswith("h1-"):
+    if case.key in ("h1-wrk", "h1-oha"):
         for name, program, text, arguments in (("nginx", "nginx", NGINX, ["-c"]), ("HAProxy", "haproxy", HAPROXY, ["-db", "-f"])):
             if path := shutil.which(program) or shutil.which(f"/usr/sbin/{program}"):
                 file = work / f"{program}.conf"

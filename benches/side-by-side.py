@@ -7,7 +7,7 @@ The proxy has core 0 for itself; load and sink share core 1, so requests per sec
 per request. Each measurement starts a fresh proxy, warms it for a second and loads it for five. Rounds swap the order (Envoy Waypost, Waypost
 Envoy, ...), so that a machine growing slower favours neither; every figure is the median of its rounds, a ratio the median of the rounds' ratios.
 
-  h1      HTTP/1.1 to HTTP/1.1, 64 connections, by wrk and by oha
+  h1      HTTP/1.1 to HTTP/1.1: 64 connections, by wrk and by oha; bodies of 1 MiB over 8, by wrk
   h2      HTTP/2 to HTTP/2, 4 connections of 16 streams, by h2load
   tls     TLS with HTTP/1.1 to HTTP/1.1, 64 connections, by wrk
   hbone   what istiod pushed to a waypoint (waypoint-basic), made static: HBONE in, HTTP policy, HBONE out; 2 connections of 64 streams and 1 of 1,
@@ -144,6 +144,9 @@ def cases(only, tools, shared, work, certs):
         if what in only and not shutil.which(program):
             print(f"{program} is not installed: its part of {what} is left out")
         elif what in only:
+            if program == "wrk" and what == "h1":
+                yield Case("h1-bulk", "HTTP/1.1, bodies of 1 MiB, 8 connections (wrk)", plain, sink,
+                           lambda s, _: ["wrk", "-t1", "-c8", f"-d{s}s", "--latency", "http://127.0.0.1:10001/big/1048576"], read_wrk, ("127.0.0.1:10001", "127.0.0.1:10080"), LOAD_CPU)
             port = {"h1": 10001, "h2": 10002, "tls": 10003}[what]
             title = {"h1": f"HTTP/1.1, 64 connections ({program})", "h2": "HTTP/2, 4 × 16 streams (h2load)", "tls": "TLS, HTTP/1.1, 64 connections (wrk)"}[what]
             url = f"http{'s' if what == 'tls' else ''}://127.0.0.1:{port}/"

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    waypost::memory::prepare();
     waypost::cli::cli_main()
 }

@@ -481,8 +481,7 @@ impl Downstream<'_> {
     /// Whether there is room for more of the response.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Downstream::H1(c) if c.out.len() < c.buffer_limit => Poll::Ready(Ok(())),
-            Downstream::H1(c) => c.io.poll_drain(cx, &mut c.out),
+            Downstream::H1(c) => c.io.poll_room(cx, &mut c.out, c.buffer_limit),
             Downstream::H2(s) => s.poll_flush(cx),
         }
     }

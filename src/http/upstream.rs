@@ -247,8 +247,7 @@ impl Upstream {
     /// Whether there is room for more of the request.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Upstream::H1(c) if c.conn.out.len() < c.buffer_limit => Poll::Ready(Ok(())),
-            Upstream::H1(c) => c.conn.io.poll_drain(cx, &mut c.conn.out),
+            Upstream::H1(c) => c.conn.io.poll_room(cx, &mut c.conn.out, c.buffer_limit),
             Upstream::H2(c) => c.poll_flush(cx),
         }
     }

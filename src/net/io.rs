@@ -15,6 +15,9 @@ use super::queue::WriteQueue;
 use super::tcp::{self, READ_SIZE};
 use super::tunnel::Tunnel;
 
+/// How much is queued before it is written, of a body that comes faster than it is waited for.
+const WRITE_SIZE: usize = 64 * 1024;
+
 /// How many read buffers a worker keeps for whoever reads next; as many as are in use at one moment of a busy worker.
 const SPARES: usize = 32;
 
@@ -92,20 +95,7 @@ impl Io {
         if buf.is_empty() && buf.capacity() == 0 {
             *buf = take_spare();
         }
-        let room = buf.capacity() - buf.len();
-        let read = match self {
-            Io::Tcp(tcp) if room < READ_SIZE => {
-                let read = tcp::poll_fill(tcp, cx, buf);
-                clock::look_if(read.is_ready());
-                read
-            }
-            _ => {
-                if room < 1024 {
-                    buf.reserve(READ_SIZE);
-                }
-                tokio_util_poll_read(Pin::new(self), cx, buf)
-            }
-        };
+        let read = self.poll_read_behind(cx, buf);
         if read.is_pending() && buf.is_empty() {
             // Who waits holds no buffer.
             keep_spare(std::mem::take(buf));
@@ -113,13 +103,28 @@ impl Io {
         read
     }
 
+    /// Reads once, behind what is in a buffer.
+    fn poll_read_behind(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let room = buf.capacity() - buf.len();
+        if let Io::Tcp(tcp) = self
+            && room < READ_SIZE
+        {
+            let read = tcp::poll_fill(tcp, cx, buf);
+            clock::look_if(read.is_ready());
+            return read;
+        }
+        if room < 1024 {
+            buf.reserve(READ_SIZE);
+        }
+        tokio_util_poll_read(Pin::new(self), cx, buf)
+    }
+
     /// The next data, without a copy where it can be; empty at the end.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<Bytes>> {
         match self {
             Io::Tunnel(t) => t.poll_chunk(cx),
             _ => {
-                buf.reserve(READ_SIZE);
-                ready!(tokio_util_poll_read(Pin::new(self), cx, buf))?;
+                ready!(self.poll_read_behind(cx, buf))?;
                 Poll::Ready(Ok(buf.split().freeze()))
             }
         }
@@ -162,6 +167,17 @@ impl Io {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether more may be queued. What is worth a call to the kernel is written first, while it is in the cache: a body that passes through
+    /// needs no more memory than that, unless who reads it is slow.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, queue: &mut WriteQueue, limit: usize) -> Poll<io::Result<()>> {
+        if queue.len() >= WRITE_SIZE.min(limit)
+            && let Poll::Ready(Err(e)) = self.poll_drain(cx, queue)
+        {
+            return Poll::Ready(Err(e));
+        }
+        if queue.len() < limit { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
     /// Ends our direction.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self).poll_shutdown(cx)
@@ -194,7 +210,7 @@ impl Io {
 fn tokio_util_poll_read(io: Pin<&mut Io>, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
     use bytes::BufMut;
     // A limit keeps one read from filling a buffer that happens to be large.
-    let mut limited = (&mut *buf).limit(READ_SIZE);
+    let mut limited = (&mut *buf).limit(tcp::LARGE_READ);
     let mut fut = std::pin::pin!(tokio::io::AsyncReadExt::read_buf(io.get_mut(), &mut limited));
     std::future::Future::poll(fut.as_mut(), cx)
 }
@@ -238,12 +254,14 @@ impl AsyncRead for Io {
         if let Io::Exchanged(e) = &mut *self {
             return e.poll_read(cx, buf);
         }
-        if let Io::Tcp(tcp) = &*self {
+        if let Io::Tcp(tcp) = &*self
+            && buf.initialized().len() == buf.capacity()
+        {
             let read = tcp::poll_recv(tcp, cx, buf.initialize_unfilled());
             clock::look_if(read.is_ready());
             return read.map_ok(|n| buf.advance(n));
         }
-        let socket = matches!(*self, Io::Unix(_));
+        let socket = matches!(*self, Io::Tcp(_) | Io::Unix(_));
         let read = delegate!(self, io => Pin::new(io).poll_read(cx, buf), tunnel t => t.poll_read(cx, buf));
         clock::look_if(socket && read.is_ready());
         read

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::alarm::Alarm;
 use super::io::Io;
 use super::queue::WriteQueue;
+use super::tcp::{LARGE_READ, READ_SIZE};
 
 /// What went through, and how it ended.
 #[derive(Debug, Default)]
@@ -95,6 +96,10 @@ impl Half {
                 Poll::Ready(Ok(chunk)) if chunk.is_empty() => self.read_ended = true,
                 Poll::Ready(Ok(chunk)) => {
                     self.moved += chunk.len() as u64;
+                    if chunk.len() >= READ_SIZE {
+                        // Who sends so much sends more: the next read goes where it stays.
+                        self.scratch.reserve(LARGE_READ);
+                    }
                     self.queue.push(chunk);
                 }
                 // TLS that ends without its goodbye: many clients do, and for Envoy that is an end like any other.

@@ -16,6 +16,10 @@ use tokio::net::TcpStream;
 /// How much is read at once: a full TLS record, which is also HTTP/2's usual frame.
 pub const READ_SIZE: usize = 16 * 1024;
 
+/// How much is read at once of a peer that sends more; with what was read before it less than what glibc takes from the system each time anew
+/// (`M_MMAP_THRESHOLD`, 128 KiB).
+pub const LARGE_READ: usize = 80 * 1024;
+
 /// What a buffer is made for at least: a usual head, with what is added to it.
 const LEAST: usize = 1024;
 
@@ -40,8 +44,7 @@ pub fn poll_fill(stream: &TcpStream, cx: &mut Context<'_>, buf: &mut BytesMut) -
         let n = ready!(poll_recv(stream, cx, scratch))?;
         if buf.capacity() - buf.len() < n {
             // Where there is as much as could be read, there is more: it is to have a place of its own.
-            let more = if n == READ_SIZE { READ_SIZE } else { 0 };
-            buf.reserve(n.max(LEAST) + more);
+            buf.reserve(n.max(LEAST) + if n == READ_SIZE { LARGE_READ } else { 0 });
         }
         buf.extend_from_slice(scratch.get(..n).unwrap_or_default());
         Poll::Ready(Ok(n))

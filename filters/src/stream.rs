@@ -1,6 +1,7 @@
 //! What is known of one stream (an HTTP request, or a TCP connection being proxied), for filters, formatters and logs.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -79,9 +80,39 @@ pub struct StreamInfo {
     /// Dynamic metadata of the stream.
     pub metadata: Metadata,
     /// The request id (`x-request-id`), once set.
-    pub request_id: Option<Arc<str>>,
+    pub request_id: Option<RequestId>,
     /// The remote address after XFF was considered (`%DOWNSTREAM_REMOTE_ADDRESS%`).
     pub remote: Address,
+}
+
+/// A request id: most are UUIDs, which need no memory of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestId {
+    /// A UUID, or what is as long.
+    Uuid([u8; 36]),
+    /// Whatever a client has sent.
+    Other(Arc<str>),
+}
+
+impl From<&str> for RequestId {
+    fn from(text: &str) -> RequestId {
+        match text.as_bytes().try_into() {
+            Ok(uuid) => RequestId::Uuid(uuid),
+            Err(_) => RequestId::Other(text.into()),
+        }
+    }
+}
+
+impl Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            // It came from text.
+            RequestId::Uuid(uuid) => std::str::from_utf8(uuid).unwrap_or_default(),
+            RequestId::Other(text) => text,
+        }
+    }
 }
 
 /// Bytes of one side of a stream as they are on the wire, framing included (`BytesMeter`).

@@ -280,8 +280,9 @@ fn request_limits(hcm: &HttpConnectionManager) -> RequestLimits {
 }
 
 /// What the wait for a request ends with.
+#[allow(clippy::large_enum_variant, reason = "it is nearly always a request, for which a box would be an allocation")]
 enum Next {
-    Request(Box<ParsedRequest>),
+    Request(ParsedRequest),
     Bad(H1Error),
     HeaderTimeout,
     /// `stream_idle_timeout` in the middle of a head.
@@ -314,7 +315,7 @@ async fn serve_h1(connection: &Rc<HttpConnection>, io: Io, read: BytesMut) -> Se
         connection.active.set(1);
         hcm.stats.downstream_rq_http1_total.inc();
         match next {
-            Next::Request(parsed) => request_h1(connection, &mut server, *parsed).await,
+            Next::Request(parsed) => request_h1(connection, &mut server, parsed).await,
             Next::Bad(error) => {
                 hcm.stats.downstream_cx_protocol_error.inc();
                 stream::refuse(connection, &mut server, error).await;
@@ -355,7 +356,7 @@ async fn next_request(
                 match h1::parse_request(&mut server.read, &mut server.scan, limits, scheme) {
                     Ok(Some(parsed)) => {
                         server.scan = h1::ScanState::default();
-                        return Poll::Ready(Next::Request(Box::new(parsed)));
+                        return Poll::Ready(Next::Request(parsed));
                     }
                     Ok(None) => {
                         if begun.is_none() && !server.read.is_empty() {

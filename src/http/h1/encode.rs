@@ -20,6 +20,9 @@ pub enum Casing<'a> {
     Preserve(&'a SpelledNames),
 }
 
+/// Room for most heads: a larger one makes its buffer grow, which costs less than measuring every one. A connection keeps it.
+const USUAL_HEAD: usize = 1024;
+
 /// `connection` of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
@@ -38,7 +41,7 @@ pub enum Connection {
 /// A target of CONNECT is the authority. Bytes that would end the target early, which only a rewrite can have put there,
 /// are percent-encoded.
 pub fn encode_request(head: &RequestHead, framing: Framing, casing: Casing<'_>, out: &mut BytesMut) {
-    out.reserve(estimate(&head.headers).saturating_add(head.path_bytes().len()).saturating_add(64));
+    out.reserve(USUAL_HEAD);
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
     if head.method == Method::CONNECT {
@@ -73,7 +76,7 @@ pub fn encode_response(
     casing: Casing<'_>,
     out: &mut BytesMut,
 ) {
-    out.reserve(estimate(headers).saturating_add(96));
+    out.reserve(USUAL_HEAD);
     out.put_slice(if protocol == Protocol::Http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     put_status(status, out);
     let upgrade = connection == Connection::Upgrade;
@@ -133,7 +136,6 @@ pub fn encode_last_chunk(out: &mut BytesMut) {
 
 /// Writes the last chunk with trailers, but for those that no trailer may be.
 pub fn encode_trailers(trailers: &HeaderMap, casing: Casing<'_>, out: &mut BytesMut) {
-    out.reserve(estimate(trailers).saturating_add(5));
     out.put_slice(b"0\r\n");
     for (name, value) in trailers {
         if !is_forbidden_trailer(name) {
@@ -141,13 +143,6 @@ pub fn encode_trailers(trailers: &HeaderMap, casing: Casing<'_>, out: &mut Bytes
         }
     }
     out.put_slice(b"\r\n");
-}
-
-/// Room for the headers, a little more than they need.
-fn estimate(headers: &HeaderMap) -> usize {
-    headers.iter().fold(64, |sum: usize, (name, value)| {
-        sum.saturating_add(name.as_str().len()).saturating_add(value.len()).saturating_add(4)
-    })
 }
 
 /// Headers that the codec alone writes.

@@ -1,12 +1,10 @@
 //! What is done to a request's head before it is routed (`ConnectionManagerUtility::mutateRequestHeaders` and what comes before it).
 
-use std::sync::Arc;
-
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use waypost_filters::connection::Connection;
 use waypost_filters::filter::LocalReply;
 use waypost_filters::head::{Protocol, RequestHead};
-use waypost_filters::stream::HttpStream;
+use waypost_filters::stream::{HttpStream, RequestId};
 
 use super::forwarded::{self, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use super::path::{self, PathAction};
@@ -116,7 +114,7 @@ pub fn mutate_request(
     if let Some(sampling) = &hcm.tracing {
         request_id::sample(&mut head.headers, &hcm.request_id, sampling);
     }
-    info.request_id = head.headers.get(X_REQUEST_ID).and_then(|v| v.to_str().ok()).map(Arc::from);
+    info.request_id = head.headers.get(X_REQUEST_ID).and_then(|v| v.to_str().ok()).map(RequestId::from);
     Ok(())
 }
 

@@ -85,3 +85,106 @@ fn poll_io(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connected = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (connected, listener.accept().await.unwrap().0)
+    }
+
+    async fn readable(stream: &TcpStream) {
+        stream.readable().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_comes_is_read_and_then_the_end() {
+        let (mut peer, ours) = pair().await;
+        let mut buf = BytesMut::new();
+        for text in ["first", " second"] {
+            peer.write_all(text.as_bytes()).await.unwrap();
+            assert_eq!(poll_fn(|cx| poll_fill(&ours, cx, &mut buf)).await.unwrap(), text.len());
+        }
+        assert_eq!(&buf[..], b"first second");
+        assert!(buf.capacity() < READ_SIZE, "a short message takes little memory");
+        // The last bytes and the end may come in one event.
+        peer.write_all(b"!").await.unwrap();
+        drop(peer);
+        assert_eq!(poll_fn(|cx| poll_fill(&ours, cx, &mut buf)).await.unwrap(), 1);
+        assert_eq!(poll_fn(|cx| poll_fill(&ours, cx, &mut buf)).await.unwrap(), 0);
+        assert_eq!(&buf[..], b"first second!");
+    }
+
+    #[tokio::test]
+    async fn much_is_read_in_large_pieces() {
+        let (mut peer, ours) = pair().await;
+        let sent = tokio::spawn(async move {
+            let body: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+            peer.write_all(&body).await.unwrap();
+            body
+        });
+        let mut buf = BytesMut::new();
+        poll_fn(|cx| poll_fill(&ours, cx, &mut buf)).await.unwrap();
+        while buf.len() < READ_SIZE {
+            poll_fn(|cx| poll_fill(&ours, cx, &mut buf)).await.unwrap();
+        }
+        let mut all = buf.split().to_vec();
+        while all.len() < 1_000_000 {
+            poll_fn(|cx| poll_fill(&ours, cx, &mut buf)).await.unwrap();
+            all.extend_from_slice(&buf.split());
+        }
+        assert!(all == sent.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn asking_takes_nothing_and_wakes_nobody() {
+        let (mut peer, ours) = pair().await;
+        assert!(!is_readable(&ours));
+        peer.write_all(b"x").await.unwrap();
+        readable(&ours).await;
+        assert!(is_readable(&ours) && is_readable(&ours));
+        let mut byte = [0; 8];
+        assert_eq!(poll_fn(|cx| poll_recv(&ours, cx, &mut byte)).await.unwrap(), 1);
+        assert!(!is_readable(&ours));
+        drop(peer);
+        readable(&ours).await;
+        assert!(is_readable(&ours), "an end is something to read");
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_makes_its_writer_wait() {
+        let (mut peer, ours) = pair().await;
+        let data = vec![7; 1 << 20];
+        let (mut sent, mut cx) = (0, Context::from_waker(Waker::noop()));
+        while let Poll::Ready(n) = poll_send(&ours, &mut cx, &data) {
+            sent += n.unwrap();
+        }
+        let reader = tokio::spawn(async move {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).await.unwrap();
+            all.len()
+        });
+        sent += poll_fn(|cx| poll_send(&ours, cx, b"more")).await.unwrap();
+        drop(ours);
+        assert_eq!(reader.await.unwrap(), sent);
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_an_error() {
+        let (peer, ours) = pair().await;
+        socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(peer);
+        let mut buf = BytesMut::new();
+        let error = poll_fn(|cx| poll_fill(&ours, cx, &mut buf)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}

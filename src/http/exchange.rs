@@ -11,6 +11,9 @@ use super::downstream::{Downstream, Lost, Piece};
 use super::upstream::{Broken, Response, Upstream};
 use crate::net::{Alarm, clock};
 
+/// How much of a body is moved before others have their turn: a fast body that nobody holds back would have its worker for itself.
+const TURN: usize = 256 * 1024;
+
 /// Why an exchange stops before it is complete.
 #[derive(Debug)]
 pub enum Stop {
@@ -151,7 +154,12 @@ fn poll_request(
     moved: &mut Moved,
     timers: &mut Timers,
 ) -> Poll<Stop> {
+    let mut turn = 0;
     while !moved.request_ended {
+        if turn >= TURN {
+            cx.waker().wake_by_ref();
+            break;
+        }
         match up.poll_room(cx) {
             Poll::Ready(Ok(())) => {}
             // A host that stops reading may have answered already; its answer is read elsewhere.
@@ -164,6 +172,7 @@ fn poll_request(
         }
         match down.poll_request(cx) {
             Poll::Ready(Ok(Piece::Data(data))) => {
+                turn += data.len();
                 moved.request += data.len() as u64;
                 timers.touch();
                 up.send_data(data);
@@ -238,7 +247,12 @@ pub async fn body(
         {
             return Poll::Ready(Err(stop));
         }
+        let mut turn = 0;
         while !response_ended {
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
             match down.poll_room(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Downstream(Lost::Reset(None)))),
@@ -246,6 +260,7 @@ pub async fn body(
             }
             match up.poll_body(cx) {
                 Poll::Ready(Ok(Piece::Data(data))) => {
+                    turn += data.len();
                     let data = match encoder {
                         Some(encoder) => encoder.encode(data, false),
                         None => data,

@@ -64,6 +64,9 @@ struct Half {
     ended: bool,
 }
 
+/// How much is moved in one direction before others have their turn, the other direction among them.
+const TURN: usize = 256 * 1024;
+
 enum Fault {
     Read(io::Error),
     Write(io::Error),
@@ -71,6 +74,7 @@ enum Fault {
 
 impl Half {
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut Io, to: &mut Io) -> Poll<Result<(), Fault>> {
+        let mut turn = 0;
         loop {
             if !self.queue.is_done() {
                 match to.poll_drain(cx, &mut self.queue) {
@@ -92,10 +96,15 @@ impl Half {
                     Poll::Pending => Poll::Pending,
                 };
             }
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match from.poll_chunk(cx, &mut self.scratch) {
                 Poll::Ready(Ok(chunk)) if chunk.is_empty() => self.read_ended = true,
                 Poll::Ready(Ok(chunk)) => {
                     self.moved += chunk.len() as u64;
+                    turn += chunk.len();
                     if chunk.len() >= READ_SIZE {
                         // Who sends so much sends more: the next read goes where it stays.
                         self.scratch.reserve(LARGE_READ);

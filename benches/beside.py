@@ -40,24 +40,22 @@ class Other(rig.Process):
         rig.until(f"{self.command[0]} ready", 10, lambda: self.alive() and rig.connects("127.0.0.1", 10001))
 
 
-def relay(work, pairs):
-    """The file of a TCP proxy from each address to another."""
+def relay(work, at, to):
+    """The file of a TCP proxy from one address to another."""
     def address(text):
         host, port = text.rsplit(":", 1)
         return {"address": {"socket_address": {"address": host, "port_value": int(port)}}}
 
-    def listener(name, at):
-        proxy = {"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": name, "cluster": name}
-        return {"name": name, **address(at), "filter_chains": [{"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}]}
-
-    def cluster(name, to):
-        return {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": address(to)}]}]}}
-
+    proxy = {"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "relay", "cluster": "relay"}
+    endpoints = {"cluster_name": "relay", "endpoints": [{"lb_endpoints": [{"endpoint": address(to)}]}]}
     file = work / "relay.json"
     file.write_text(json.dumps({
         "node": {"id": "relay", "cluster": "bench"},
         "admin": address("127.0.0.1:15000"),
-        "static_resources": {"listeners": [listener(n, at) for n, at, _ in pairs], "clusters": [cluster(n, to) for n, _, to in pairs]},
+        "static_resources": {
+            "listeners": [{"name": "relay", **address(at), "filter_chains": [{"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}]}],
+            "clusters": [{"name": "relay", "type": "STATIC", "load_assignment": endpoints}],
+        },
     }))
     return file
 
@@ -66,7 +64,7 @@ def contestants(case, waypost, work, cpu):
     """{name: a process to be started} of those that can do a case."""
     others = {}
     if waypost and case.relay:
-        others["relay"] = rig.Proxy(waypost, relay(work, [("relay", *case.relay)]), work, work / "relay.log", cpu=cpu)
+        others["relay"] = rig.Proxy(waypost, relay(work, *case.relay), work, work / "relay.log", cpu=cpu)
     if case.key in ("h1-wrk", "h1-oha"):
         for name, program, text, arguments in (("nginx", "nginx", NGINX, ["-c"]), ("HAProxy", "haproxy", HAPROXY, ["-db", "-f"])):
             if path := shutil.which(program) or shutil.which(f"/usr/sbin/{program}"):

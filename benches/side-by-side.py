@@ -64,7 +64,7 @@ Case = collections.namedtuple("Case", "key title config peers command parse rela
 
 
 def run(command, core=LOAD_CPU):
-    pin = ["taskset", "-c", str(core)] if shutil.which("taskset") and os.cpu_count() > 1 else []
+    pin = ["taskset", "-c", str(core)] if shutil.which("taskset") and SEVERAL else []
     r = subprocess.run(pin + [str(c) for c in command], capture_output=True, text=True, timeout=120)
     if r.returncode:
         sys.exit(f"{command[0]} failed ({r.returncode}): {r.stderr.strip() or r.stdout.strip()}")
@@ -73,8 +73,8 @@ def run(command, core=LOAD_CPU):
 
 # The loads: what to run for S seconds, and how to read what it says.
 
-def wrk(url):
-    return lambda s, _: ["wrk", "-t1", "-c64", f"-d{s}s", "--latency", url]
+def wrk(url, connections=64):
+    return lambda s, _: ["wrk", "-t1", f"-c{connections}", f"-d{s}s", "--latency", url]
 
 
 def read_wrk(out, _):
@@ -146,7 +146,7 @@ def cases(only, tools, shared, work, certs):
         elif what in only:
             if program == "wrk" and what == "h1":
                 yield Case("h1-bulk", "HTTP/1.1, bodies of 1 MiB, 8 connections (wrk)", plain, sink,
-                           lambda s, _: ["wrk", "-t1", "-c8", f"-d{s}s", "--latency", "http://127.0.0.1:10001/big/1048576"], read_wrk, ("127.0.0.1:10001", "127.0.0.1:10080"), LOAD_CPU)
+                           wrk("http://127.0.0.1:10001/big/1048576", 8), read_wrk, ("127.0.0.1:10001", "127.0.0.1:10080"), LOAD_CPU)
             port = {"h1": 10001, "h2": 10002, "tls": 10003}[what]
             title = {"h1": f"HTTP/1.1, 64 connections ({program})", "h2": "HTTP/2, 4 × 16 streams (h2load)", "tls": "TLS, HTTP/1.1, 64 connections (wrk)"}[what]
             url = f"http{'s' if what == 'tls' else ''}://127.0.0.1:{port}/"

@@ -9,10 +9,8 @@ use waypost_filters::body::BodyEncoder;
 
 use super::downstream::{Downstream, Lost, Piece};
 use super::upstream::{Broken, Response, Upstream};
+use crate::net::pump::TURN;
 use crate::net::{Alarm, clock};
-
-/// How much of a body is moved before others have their turn: a fast body that nobody holds back would have its worker for itself.
-const TURN: usize = 256 * 1024;
 
 /// Why an exchange stops before it is complete.
 #[derive(Debug)]

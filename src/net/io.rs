@@ -307,3 +307,28 @@ impl AsyncWrite for Io {
         delegate!(self, io => Pin::new(io).poll_shutdown(cx), tunnel t => Poll::Ready(t.finish()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_worth_a_call_is_written_before_more_is_queued() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let queued = |io: &mut Io, queue: &mut WriteQueue, cx: &mut Context<'_>, more: usize| {
+            queue.push(vec![1; more].into());
+            (io.poll_room(cx, queue, 4 * WRITE_SIZE).is_ready(), queue.len())
+        };
+        let (near, _far) = tokio::io::duplex(8 * WRITE_SIZE);
+        let (mut io, mut queue) = (Io::Pipe(near), WriteQueue::default());
+        assert_eq!(queued(&mut io, &mut queue, &mut cx, WRITE_SIZE / 2), (true, WRITE_SIZE / 2));
+        assert_eq!(queued(&mut io, &mut queue, &mut cx, WRITE_SIZE), (true, 0));
+        // A reader that takes nothing: there is room up to the limit, and none from there on.
+        let (near, _far) = tokio::io::duplex(1);
+        let mut io = Io::Pipe(near);
+        assert_eq!(queued(&mut io, &mut queue, &mut cx, 3 * WRITE_SIZE), (true, 3 * WRITE_SIZE - 1));
+        assert_eq!(queued(&mut io, &mut queue, &mut cx, WRITE_SIZE + 1), (false, 4 * WRITE_SIZE));
+    }
+}

@@ -64,8 +64,8 @@ struct Half {
     ended: bool,
 }
 
-/// How much is moved in one direction before others have their turn, the other direction among them.
-const TURN: usize = 256 * 1024;
+/// How much is moved in one direction before others have their turn: a fast body that nobody holds back would have its worker for itself.
+pub const TURN: usize = 256 * 1024;
 
 enum Fault {
     Read(io::Error),
@@ -239,5 +239,31 @@ mod tests {
         let (mut to, mut from) = (Io::Pipe(near), Io::Pipe(tokio::io::duplex(16).0));
         let _ = half.poll(&mut Context::from_waker(Waker::noop()), &mut from, &mut to);
         assert!(half.queue.is_done());
+    }
+
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fast_body_gives_others_their_turn() {
+        let (near, mut client) = tokio::io::duplex(4 * TURN);
+        let (far, mut host) = tokio::io::duplex(4 * TURN);
+        tokio::io::AsyncWriteExt::write_all(&mut client, &vec![1; 3 * TURN]).await.unwrap();
+        let (mut down, mut up) = (Io::Pipe(near), Io::Pipe(far));
+        let mut pumped = std::pin::pin!(pump(&mut down, &mut up, Bytes::new(), Limits::default()));
+        let woken = std::sync::Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(woken.clone());
+        assert!(pumped.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(woken.0.load(Relaxed), "it goes on in its next turn");
+        let mut all = vec![0; 4 * TURN];
+        let mut seen = tokio::io::ReadBuf::new(&mut all);
+        let read =
+            tokio::io::AsyncRead::poll_read(std::pin::Pin::new(&mut host), &mut Context::from_waker(&waker), &mut seen);
+        assert!(read.is_ready() && (TURN..2 * TURN).contains(&seen.filled().len()), "{}", seen.filled().len());
     }
 }

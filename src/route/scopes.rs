@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::HeaderName;
 use memchr::memmem;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use waypost_filters::head::RequestHead;
+use waypost_filters::matcher::HeaderPlace;
 use waypost_xds::envoy::config::route::v3 as route;
 use waypost_xds::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 
@@ -71,23 +71,10 @@ pub struct KeyBuilder(Box<[Extractor]>);
 /// `header_value_extractor`
 #[derive(Debug)]
 struct Extractor {
-    name: Name,
+    name: HeaderPlace,
     /// `element_separator`; empty where the value is one element.
     separator: Box<[u8]>,
     extract: Extract,
-}
-
-/// A header, or what Envoy takes for one.
-#[derive(Debug)]
-enum Name {
-    Header(HeaderName),
-    Method,
-    Scheme,
-    Authority,
-    Path,
-    Upgrade,
-    /// One of HTTP/2's names that requests do not have.
-    Nowhere,
 }
 
 #[derive(Debug)]
@@ -316,7 +303,12 @@ impl Extractor {
             }
             None => return Err(ConfigError::new(path, "HeaderValueExtractor extract_type not set.")),
         };
-        Ok(Extractor { name: Name::compile(&name, path)?, separator: element_separator.into_bytes().into(), extract })
+        if name.is_empty() {
+            return Err(ConfigError::new(format!("{path}.name"), "value length must be at least 1 characters"));
+        }
+        let name =
+            HeaderPlace::of(&name).ok_or_else(|| ConfigError::new(format!("{path}.name"), "not a header name"))?;
+        Ok(Extractor { name, separator: element_separator.into_bytes().into(), extract })
     }
 
     /// Only the first value of a header counts, as with Envoy.
@@ -353,36 +345,5 @@ impl<'a> Iterator for Elements<'a> {
         let Some(at) = memmem::find(rest, self.separator) else { return Some(rest) };
         self.rest = rest.get(at + self.separator.len()..);
         rest.get(..at)
-    }
-}
-
-impl Name {
-    fn compile(name: &str, path: &str) -> Result<Name, ConfigError> {
-        Ok(match name.to_ascii_lowercase().as_str() {
-            "" => {
-                return Err(ConfigError::new(format!("{path}.name"), "value length must be at least 1 characters"));
-            }
-            ":method" => Name::Method,
-            ":scheme" => Name::Scheme,
-            // Envoy looks `host` up as `:authority`, on HTTP/1 too.
-            ":authority" | "host" => Name::Authority,
-            ":path" => Name::Path,
-            "upgrade" => Name::Upgrade,
-            n if n.starts_with(':') => Name::Nowhere,
-            n => Name::Header(super::fields::header_name(n, path, "name")?),
-        })
-    }
-
-    fn value<'a>(&self, request: &'a RequestHead) -> Option<&'a [u8]> {
-        let value = match self {
-            Name::Header(name) => request.headers.get(name),
-            Name::Authority => request.authority.as_ref(),
-            Name::Path => request.path.as_ref(),
-            Name::Upgrade => request.upgrade.as_ref(),
-            Name::Method => return Some(request.method.as_str().as_bytes()),
-            Name::Scheme => return Some(request.scheme.as_str().as_bytes()),
-            Name::Nowhere => None,
-        };
-        value.map(|v| v.as_bytes())
     }
 }

@@ -5,30 +5,16 @@ use waypost_xds::envoy::config::route::v3 as proto;
 use waypost_xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use waypost_xds::envoy::r#type::v3::Int64Range;
 
-use super::{MatcherError, Regex, StringMatcher, required};
+use super::{HeaderPlace, MatcherError, Regex, StringMatcher, required};
 use crate::head::{RequestHead, ResponseHead};
 
 /// What a header must look like. Each of its values is looked at on its own; one that matches is enough.
 #[derive(Clone, Debug)]
 pub struct HeaderMatcher {
-    name: Name,
+    name: HeaderPlace,
     test: Test,
     invert: bool,
     missing_is_empty: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Name {
-    Header(HeaderName),
-    Method,
-    Scheme,
-    Authority,
-    Path,
-    /// The header `upgrade`, which the head keeps apart.
-    Upgrade,
-    Status,
-    /// A pseudo header that no message has.
-    Nowhere,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +58,8 @@ impl HeaderMatcher {
                 Test::String(StringMatcher::compile(s, &format!("{path}.string_match"))?)
             }
         };
-        let name = Name::compile(&name, &format!("{path}.name"))?;
+        let name =
+            HeaderPlace::of(&name).ok_or_else(|| MatcherError::new(format!("{path}.name"), "not a header name"))?;
         Ok(HeaderMatcher { name, test, invert: invert_match, missing_is_empty: treat_missing_header_as_empty })
     }
 
@@ -84,13 +71,8 @@ impl HeaderMatcher {
     /// Whether a request matches.
     pub fn matches(&self, head: &RequestHead) -> bool {
         match &self.name {
-            Name::Header(name) => self.decide(values(&head.headers, name)),
-            Name::Method => self.decide(std::iter::once(head.method.as_str().as_bytes())),
-            Name::Scheme => self.decide(std::iter::once(head.scheme.as_str().as_bytes())),
-            Name::Authority => self.decide(head.authority.iter().map(|v| v.as_bytes())),
-            Name::Path => self.decide(head.path.iter().map(|v| v.as_bytes())),
-            Name::Upgrade => self.decide(head.upgrade.iter().map(|v| v.as_bytes())),
-            Name::Status | Name::Nowhere => self.decide(std::iter::empty()),
+            HeaderPlace::Header(name) => self.decide(values(&head.headers, name)),
+            place => self.decide(place.value(head).into_iter()),
         }
     }
 
@@ -98,32 +80,29 @@ impl HeaderMatcher {
     pub fn seen(&self, head: &RequestHead) -> Vec<String> {
         let text = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
         match &self.name {
-            Name::Header(name) => values(&head.headers, name).map(text).collect(),
-            Name::Method => vec![head.method.to_string()],
-            Name::Scheme => vec![head.scheme.as_str().to_owned()],
-            Name::Authority => head.authority.iter().map(|v| text(v.as_bytes())).collect(),
-            Name::Path => head.path.iter().map(|v| text(v.as_bytes())).collect(),
-            Name::Upgrade => head.upgrade.iter().map(|v| text(v.as_bytes())).collect(),
-            Name::Status | Name::Nowhere => Vec::new(),
+            HeaderPlace::Header(name) => values(&head.headers, name).map(text).collect(),
+            place => place.value(head).map(text).into_iter().collect(),
         }
     }
 
     /// Whether a response matches.
     pub fn matches_response(&self, head: &ResponseHead) -> bool {
         match &self.name {
-            Name::Header(name) => self.decide(values(&head.headers, name)),
-            Name::Upgrade => self.decide(values(&head.headers, &::http::header::UPGRADE)),
-            Name::Status => self.decide(std::iter::once(head.status.as_str().as_bytes())),
-            Name::Method | Name::Scheme | Name::Authority | Name::Path | Name::Nowhere => {
-                self.decide(std::iter::empty())
-            }
+            HeaderPlace::Header(name) => self.decide(values(&head.headers, name)),
+            HeaderPlace::Upgrade => self.decide(values(&head.headers, &::http::header::UPGRADE)),
+            HeaderPlace::Status => self.decide(std::iter::once(head.status.as_str().as_bytes())),
+            HeaderPlace::Method
+            | HeaderPlace::Scheme
+            | HeaderPlace::Authority
+            | HeaderPlace::Path
+            | HeaderPlace::Nowhere => self.decide(std::iter::empty()),
         }
     }
 
     /// Whether plain headers (trailers, say) match.
     pub fn matches_headers(&self, headers: &HeaderMap) -> bool {
         match &self.name {
-            Name::Header(name) => self.decide(values(headers, name)),
+            HeaderPlace::Header(name) => self.decide(values(headers, name)),
             _ => self.decide(std::iter::empty()),
         }
     }
@@ -151,25 +130,6 @@ impl Test {
     }
 }
 
-impl Name {
-    fn compile(name: &str, path: &str) -> Result<Name, MatcherError> {
-        Ok(match name.to_ascii_lowercase().as_str() {
-            ":method" => Name::Method,
-            ":scheme" => Name::Scheme,
-            // Envoy looks `host` up as `:authority`, on HTTP/1 too.
-            ":authority" | "host" => Name::Authority,
-            ":path" => Name::Path,
-            ":status" => Name::Status,
-            // An extended CONNECT becomes an upgrade request before anybody matches it.
-            "upgrade" => Name::Upgrade,
-            n if n.starts_with(':') => Name::Nowhere,
-            n => Name::Header(
-                HeaderName::from_bytes(n.as_bytes()).map_err(|_| MatcherError::new(path, "not a header name"))?,
-            ),
-        })
-    }
-}
-
 impl std::fmt::Display for HeaderMatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let not = if self.invert { "not " } else { "" };
@@ -179,21 +139,6 @@ impl std::fmt::Display for HeaderMatcher {
             Test::Present(false) => f.write_str("absent"),
             Test::String(s) => s.fmt(f),
             Test::Range(from, to) => write!(f, "from {from} up to {to}"),
-        }
-    }
-}
-
-impl Name {
-    fn as_str(&self) -> &str {
-        match self {
-            Name::Header(name) => name.as_str(),
-            Name::Method => ":method",
-            Name::Scheme => ":scheme",
-            Name::Authority => ":authority",
-            Name::Path => ":path",
-            Name::Upgrade => "upgrade",
-            Name::Status => ":status",
-            Name::Nowhere => "a pseudo header that no message has",
         }
     }
 }

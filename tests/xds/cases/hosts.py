@@ -65,18 +65,24 @@ def warms(b):
     rig.until("an answer", 5, lambda: of("a.test") == "a")
 
 
+def meanwhile(b, s, host, name, cluster=None):
+    """What a client of HOST is answered while the control plane is asked for it by name, and sends virtual host NAME of CLUSTER, or none."""
+    b.plane.held.add("vhds")
+    said, alias = [], f"r/{host.lower()}"
+    t = threading.Thread(target=lambda: said.append(of(host)))
+    t.start()
+    r = b.plane.request("vhds", lambda r: r.subscribe == [alias], stream=s)
+    true(r.nonce == "" and not said, "an answer")
+    [wire] = b.plane.wire.encode([virtual_host("r", name, cluster, host.lower())]) if cluster else [b""]
+    b.plane.ack(s.send("vhds", [Resource(f"r/{name}", "7", wire, (alias,))]))
+    t.join(10)
+    return said
+
+
 @case("a host that nobody knows is asked for by name, and its request goes on when it comes", DELTA)
 def asked(b):
     s = live(b, "a.test")
-    b.plane.held.add("vhds")
-    said = []
-    t = threading.Thread(target=lambda: said.append(of("New.test")))
-    t.start()
-    r = b.plane.request("vhds", lambda r: r.subscribe == ["r/new.test"], stream=s)
-    true(r.nonce == "" and not said, "an answer")
-    [wire] = b.plane.wire.encode([virtual_host("r", "vhost_1", "new", "new.test")])
-    b.plane.ack(s.send("vhds", [Resource("r/vhost_1", "7", wire, ("r/new.test",))]))
-    t.join(10)
+    said = meanwhile(b, s, "New.test", "vhost_1", "new")
     same(said, ["new"], "the answer")
     same(of("new.test"), "new")
 
@@ -84,13 +90,7 @@ def asked(b):
 @case("a host that the control plane does not have is 404", DELTA)
 def not_there(b):
     s = live(b, "a.test")
-    b.plane.held.add("vhds")
-    said = []
-    t = threading.Thread(target=lambda: said.append(of("no.test")))
-    t.start()
-    b.plane.request("vhds", lambda r: r.subscribe == ["r/no.test"], stream=s)
-    b.plane.ack(s.send("vhds", [Resource("r/no.test", "7", b"", ("r/no.test",))]))
-    t.join(10)
+    said = meanwhile(b, s, "no.test", "no.test")
     same(said, [404], "the answer")
 
 
@@ -121,14 +121,7 @@ def sotw(b):
 @case("after an outage virtual hosts are asked for as a whole, with their versions and with what was asked for by name", DELTA)
 def outage(b):
     s = live(b, "a.test")
-    b.plane.held.add("vhds")
-    said = []
-    t = threading.Thread(target=lambda: said.append(of("new.test")))
-    t.start()
-    b.plane.request("vhds", lambda r: r.subscribe == ["r/new.test"], stream=s)
-    [wire] = b.plane.wire.encode([virtual_host("r", "vhost_1", "new", "new.test")])
-    b.plane.ack(s.send("vhds", [Resource("r/vhost_1", "7", wire, ("r/new.test",))]))
-    t.join(10)
+    said = meanwhile(b, s, "new.test", "vhost_1", "new")
     same(said, ["new"], "the answer")
     s.cut()
     r = b.plane.request("vhds", stream=b.plane.stream(after=s))
